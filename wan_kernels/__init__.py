@@ -1,0 +1,19 @@
+"""Fused ops for the Wan video model: the table of contents."""
+
+from wan_kernels.ops.attention.api import attention
+from wan_kernels.ops.causal_conv3d.api import causal_conv3d
+from wan_kernels.ops.channel_rms_norm_silu.api import channel_rms_norm_silu
+from wan_kernels.ops.gate_residual.api import gate_residual
+from wan_kernels.ops.layer_norm_modulate.api import layer_norm_modulate
+from wan_kernels.ops.rms_norm.api import rms_norm
+from wan_kernels.ops.rms_norm_rope.api import rms_norm_rope
+
+__all__ = [
+    "attention",
+    "causal_conv3d",
+    "channel_rms_norm_silu",
+    "gate_residual",
+    "layer_norm_modulate",
+    "rms_norm",
+    "rms_norm_rope",
+]

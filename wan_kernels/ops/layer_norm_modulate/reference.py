@@ -1,0 +1,28 @@
+"""layer_norm_modulate in plain PyTorch: the specification.
+
+Rounding points: everything in promote_types(x.dtype, float32), rounded once to out_dtype.
+"""
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from wan_kernels.common.modulation import rows_of_tokens
+
+
+def forward(
+    x: Tensor,
+    scale: Tensor | None,
+    shift: Tensor | None,
+    weight: Tensor | None,
+    bias: Tensor | None,
+    index: Tensor | None,
+    eps: float,
+    out_dtype: torch.dtype | None,
+) -> Tensor:
+    compute = torch.promote_types(x.dtype, torch.float32)
+    affine = (None, None) if weight is None or bias is None else (weight.to(compute), bias.to(compute))
+    y = F.layer_norm(x.to(compute), x.shape[-1:], *affine, eps)
+    if scale is not None and shift is not None:
+        y = y * (1 + rows_of_tokens(scale.to(compute), index)) + rows_of_tokens(shift.to(compute), index)
+    return y.to(out_dtype or x.dtype)
