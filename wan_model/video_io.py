@@ -1,0 +1,194 @@
+"""Videos on disk: write, read back, contact sheet, settings. A file appears complete, under its name, or not at all.
+
+Letters: F frames, Y pixel rows, X pixel columns, C colour channels (RGB).
+"""
+
+import json
+import math
+import os
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    import numpy as np
+    import torch
+
+VIDEO_SUFFIXES = (".mp4", ".gif")
+IMAGE_SUFFIXES = (".png",)
+
+
+@contextmanager
+def atomic_path(path: Path) -> Iterator[Path]:
+    """A temporary path beside `path`, renamed to it when the block ends well and removed when it does not.
+
+    The suffix is kept, since encoders choose the container by it.
+    """
+    temporary = path.with_name(f".{path.stem}.{os.getpid()}.part{path.suffix}")
+    try:
+        yield temporary
+        os.replace(temporary, path)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def check_output(path: Path, num_frames: int) -> None:
+    """Fails early, before any work, where `path` cannot be written or cannot hold `num_frames` frames.
+
+    Raises: ValueError for an unknown suffix or several frames in a PNG; FileNotFoundError, NotADirectoryError or
+    PermissionError for the directory.
+    """
+    suffixes = VIDEO_SUFFIXES + IMAGE_SUFFIXES
+    if path.suffix.lower() not in suffixes:
+        raise ValueError(f"[output] name must end in {', '.join(suffixes)}, got {path.name!r}")
+    if path.suffix.lower() in IMAGE_SUFFIXES and num_frames > 1:
+        raise ValueError(f"[output] {path.suffix} holds 1 frame, got {num_frames}; name it .mp4, or pass --frames 1")
+    check_directory(path.parent)
+    if path.is_dir():
+        raise IsADirectoryError(f"[output] must be a file, got the directory {path}")
+
+
+def check_directory(directory: Path) -> None:
+    """Fails where a file cannot be created in `directory`. Raises: an OSError that says what to do."""
+    if not directory.exists():
+        raise FileNotFoundError(f"[output] directory must exist, got {directory}; create it first")
+    if not directory.is_dir():
+        raise NotADirectoryError(f"[output] parent must be a directory, got the file {directory}")
+    if not os.access(directory, os.W_OK | os.X_OK):
+        raise PermissionError(f"[output] directory must be writable, got {directory}; choose another with -o")
+
+
+def to_frames(video_CFYX: "torch.Tensor") -> "np.ndarray":
+    """round((video + 1) * 127.5), clamped to 0..255.
+
+    video_CFYX: [3, F, Y, X], float, in [-1, 1]. Result: [F, Y, X, 3], uint8. Rounds to nearest, where the official
+    code truncates: truncation darkens by half a level.
+    """
+    import torch
+
+    levels = video_CFYX.detach().to(device="cpu", dtype=torch.float32).clamp(-1, 1).add(1).mul(127.5).round()
+    return levels.to(torch.uint8).permute(1, 2, 3, 0).contiguous().numpy()
+
+
+def write_video(path: Path, frames_FYXC: "np.ndarray", fps: int) -> tuple[Path, str]:
+    """Writes mp4 (H.264, yuv420p), GIF or PNG, as the suffix of `path` says.
+
+    frames_FYXC: [F, Y, X, 3], uint8. Returns the path written and a remark, empty when all went as asked: without
+    PyAV an mp4 becomes a GIF (256 colours) beside it, and the remark says so.
+    """
+    remark = ""
+    if path.suffix.lower() == ".mp4":
+        reason = missing_encoder()
+        if reason:
+            path, remark = path.with_suffix(".gif"), f"no mp4: {reason}; wrote a GIF instead (256 colours)"
+    write = {".mp4": _write_mp4, ".gif": _write_gif, ".png": _write_png}[path.suffix.lower()]
+    with atomic_path(path) as temporary:
+        write(temporary, frames_FYXC, fps)
+    return path, remark
+
+
+def missing_encoder() -> str | None:
+    """Why no mp4 can be written on this machine; None when one can."""
+    try:
+        import av
+    except ImportError as error:
+        return f"PyAV cannot be imported ({error}); pip install av"
+    return None if "libx264" in av.codecs_available else "this build of PyAV lacks libx264"
+
+
+def _write_mp4(path: Path, frames_FYXC: "np.ndarray", fps: int) -> None:
+    import av
+
+    # yuv420p halves the colour planes, so both sides must be even; edge pixels are repeated where they are not.
+    frames_FYXC = _pad_to_even(frames_FYXC)
+    height, width = frames_FYXC.shape[1:3]
+    with av.open(str(path), mode="w", options={"movflags": "faststart"}) as container:
+        stream = container.add_stream("libx264", rate=fps, options={"crf": "14", "preset": "medium"})
+        stream.width, stream.height, stream.pix_fmt = width, height, "yuv420p"
+        for frame_YXC in frames_FYXC:
+            container.mux(stream.encode(av.VideoFrame.from_ndarray(frame_YXC, format="rgb24")))
+        container.mux(stream.encode())
+
+
+def _pad_to_even(frames_FYXC: "np.ndarray") -> "np.ndarray":
+    import numpy as np
+
+    height, width = frames_FYXC.shape[1:3]
+    return np.pad(frames_FYXC, ((0, 0), (0, height % 2), (0, width % 2), (0, 0)), mode="edge")
+
+
+def _write_gif(path: Path, frames_FYXC: "np.ndarray", fps: int) -> None:
+    images = [_pillow().fromarray(frame_YXC) for frame_YXC in frames_FYXC]
+    images[0].save(path, save_all=True, append_images=images[1:], duration=round(1000 / fps), loop=0)
+
+
+def _write_png(path: Path, frames_FYXC: "np.ndarray", fps: int) -> None:
+    _pillow().fromarray(frames_FYXC[0]).save(path)
+
+
+def _pillow() -> Any:
+    try:
+        from PIL import Image
+    except ImportError as error:
+        raise RuntimeError(f"[output] images need Pillow, got {error}; pip install pillow") from error
+    return Image
+
+
+def contact_sheet(frames_FYXC: "np.ndarray", num_columns: int = 6, gap: int = 4) -> "np.ndarray":
+    """All frames on one picture, row by row, on white. Result: [rows, columns, 3], uint8."""
+    import numpy as np
+
+    num_frames, height, width, _ = frames_FYXC.shape
+    num_columns = min(num_columns, num_frames)
+    num_rows = math.ceil(num_frames / num_columns)
+    sheet = np.full((num_rows * (height + gap) + gap, num_columns * (width + gap) + gap, 3), 255, dtype=np.uint8)
+    for index, frame_YXC in enumerate(frames_FYXC):
+        top = gap + index // num_columns * (height + gap)
+        left = gap + index % num_columns * (width + gap)
+        sheet[top : top + height, left : left + width] = frame_YXC
+    return sheet
+
+
+def write_image(path: Path, image_YXC: "np.ndarray") -> Path:
+    """Writes one [Y, X, 3] uint8 image as PNG."""
+    with atomic_path(path) as temporary:
+        _write_png(temporary, image_YXC[None], fps=1)
+    return path
+
+
+def write_json(path: Path, data: Mapping[str, Any]) -> Path:
+    """Writes `data` as indented JSON, text kept readable (no \\u escapes)."""
+    with atomic_path(path) as temporary:
+        temporary.write_text(json.dumps(data, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+    return path
+
+
+def read_video(path: Path) -> "np.ndarray":
+    """Decodes a video or an image to [F, Y, X, 3], uint8. Raises: FileNotFoundError; ValueError where nothing decodes."""
+    import numpy as np
+
+    if not path.is_file():
+        raise FileNotFoundError(f"[video] file must exist, got {path}")
+    frames = _read_mp4(path) if path.suffix.lower() == ".mp4" else _read_image(path)
+    if not frames:
+        raise ValueError(f"[video] file must hold at least 1 frame, got 0 from {path}")
+    return np.stack(frames)
+
+
+def _read_mp4(path: Path) -> list["np.ndarray"]:
+    import av
+
+    try:
+        with av.open(str(path)) as container:
+            return [frame.to_ndarray(format="rgb24") for frame in container.decode(video=0)]
+    except (av.error.InvalidDataError, IndexError) as error:
+        raise ValueError(f"[video] file must be a video, got {path} ({error})") from error
+
+
+def _read_image(path: Path) -> list["np.ndarray"]:
+    import numpy as np
+    from PIL import ImageSequence
+
+    with _pillow().open(path) as image:
+        return [np.asarray(frame.convert("RGB")) for frame in ImageSequence.Iterator(image)]
