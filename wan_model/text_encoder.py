@@ -72,10 +72,11 @@ class FeedForward(nn.Module):
 
     def __init__(self, config: TextEncoderConfig) -> None:
         super().__init__()
-        self.gate = nn.Sequential(nn.Linear(config.dim, config.ffn_dim, bias=False), nn.GELU(approximate="tanh"))
+        gate = nn.Linear(config.dim, config.ffn_dim, bias=False)
+        self.gate = nn.Sequential(gate, nn.GELU(approximate="tanh"))
         self.fc1 = nn.Linear(config.dim, config.ffn_dim, bias=False)
         self.fc2 = nn.Linear(config.ffn_dim, config.dim, bias=False)
-        nn.init.normal_(self.gate[0].weight, std=config.dim**-0.5)
+        nn.init.normal_(gate.weight, std=config.dim**-0.5)
         nn.init.normal_(self.fc1.weight, std=config.dim**-0.5)
         nn.init.normal_(self.fc2.weight, std=config.ffn_dim**-0.5)
 

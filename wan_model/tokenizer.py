@@ -6,7 +6,6 @@ import warnings
 from collections.abc import Callable, Iterable, Sequence
 from functools import cache
 from pathlib import Path
-from typing import Any
 
 import torch
 from torch import Tensor
@@ -20,7 +19,7 @@ _Encode = Callable[[list[str], int], tuple[list[list[int]], list[list[int]]]]
 class Tokenizer:
     """Turns prompts into padded token ids with the tokenizer stored in `directory`.
 
-    directory: holds `tokenizer.json` (read with `tokenizers`), or only `spiece.model` (read with `transformers`).
+    directory: holds `tokenizer.json` (read with `tokenizers`), or only `spiece.model` (read with `sentencepiece`).
     text_len: tokens per prompt, the end-of-text token included; longer prompts are cut, shorter ones padded.
     Raises: FileNotFoundError where there is no tokenizer; ValueError where its file cannot be read.
     """
@@ -31,7 +30,7 @@ class Tokenizer:
         if (directory / "tokenizer.json").is_file():
             self._encode = _load_tokenizer_json(directory / "tokenizer.json")
         elif (directory / "spiece.model").is_file():
-            self._encode = _load_sentencepiece(directory)
+            self._encode = _load_sentencepiece(directory / "spiece.model")
         else:
             raise FileNotFoundError(
                 f"[tokenizer] directory must hold tokenizer.json or spiece.model, got {directory} with neither"
@@ -73,7 +72,7 @@ def _load_tokenizer_json(path: Path) -> _Encode:
     try:
         tokenizer = FastTokenizer.from_str(path.read_text(encoding="utf-8"))
     except Exception as error:  # the library raises bare Exception
-        raise ValueError(f"[tokenizer] {path} must be a readable tokenizer, got: {error}") from error
+        raise ValueError(f"[tokenizer] {path} must be a readable tokenizer, got: {_first_line(error)}") from error
     pad_id = tokenizer.token_to_id(PAD)
     if pad_id is None:
         raise ValueError(f"[tokenizer] vocabulary must hold the token {PAD}, {path} does not")
@@ -87,20 +86,27 @@ def _load_tokenizer_json(path: Path) -> _Encode:
     return encode
 
 
-def _load_sentencepiece(directory: Path) -> _Encode:
-    from transformers import AutoTokenizer
+def _load_sentencepiece(path: Path) -> _Encode:
+    from sentencepiece import SentencePieceProcessor
 
     try:
-        tokenizer: Any = AutoTokenizer.from_pretrained(str(directory), local_files_only=True)
-    except Exception as error:  # many kinds, one per broken file
-        reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
-        raise ValueError(f"[tokenizer] {directory} must hold a readable tokenizer, got: {reason}") from error
+        processor = SentencePieceProcessor(model_file=str(path))
+    except Exception as error:  # RuntimeError or OSError, depending on what is broken
+        raise ValueError(
+            f"[tokenizer] {path} must be a readable SentencePiece model, got: {_first_line(error)}"
+        ) from error
+    pad_id, end_id = max(processor.pad_id(), 0), processor.eos_id()
 
     def encode(texts: list[str], text_len: int) -> tuple[list[list[int]], list[list[int]]]:
-        batch = tokenizer(texts, padding="max_length", truncation=True, max_length=text_len)
-        return batch["input_ids"], batch["attention_mask"]
+        rows = [[*processor.encode(text)[: text_len - 1], end_id] for text in texts]
+        ids = [row + [pad_id] * (text_len - len(row)) for row in rows]
+        return ids, [[1] * len(row) + [0] * (text_len - len(row)) for row in rows]
 
     return encode
+
+
+def _first_line(error: Exception) -> str:
+    return (str(error).strip().splitlines() or [type(error).__name__])[0]
 
 
 def build_word_tokenizer(words: Iterable[str], directory: str | Path) -> Path:
