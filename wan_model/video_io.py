@@ -8,6 +8,7 @@ import math
 import os
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -71,21 +72,31 @@ def to_frames(video_CFYX: "torch.Tensor") -> "np.ndarray":
     return levels.to(torch.uint8).permute(1, 2, 3, 0).contiguous().numpy()
 
 
-def write_video(path: Path, frames_FYXC: "np.ndarray", fps: int) -> tuple[Path, str]:
-    """Writes mp4 (H.264, yuv420p), GIF or PNG, as the suffix of `path` says.
+def playable(path: Path) -> tuple[Path, str]:
+    """The path that this machine can write, and a remark, empty when it is the one asked for.
 
-    frames_FYXC: [F, Y, X, 3], uint8. Returns the path written and a remark, empty when all went as asked: without
-    PyAV an mp4 becomes a GIF (256 colours) beside it, and the remark says so.
+    Without an H.264 encoder an mp4 becomes a GIF (256 colours) of the same name, and the remark says so.
     """
-    remark = ""
-    if path.suffix.lower() == ".mp4":
-        reason = missing_encoder()
-        if reason:
-            path, remark = path.with_suffix(".gif"), f"no mp4: {reason}; wrote a GIF instead (256 colours)"
-    write = {".mp4": _write_mp4, ".gif": _write_gif, ".png": _write_png}[path.suffix.lower()]
+    reason = missing_encoder() if path.suffix.lower() == ".mp4" else None
+    if reason is None:
+        return path, ""
+    return path.with_suffix(".gif"), f"no mp4: {reason}; wrote a GIF instead (256 colours)"
+
+
+def write_video(path: Path, frames_FYXC: "np.ndarray", fps: int) -> tuple[Path, str]:
+    """Writes mp4 (H.264, yuv420p), GIF or PNG, as the suffix says, or the fallback of `playable`.
+
+    frames_FYXC: [F, Y, X, 3], uint8. Returns the path written and the remark of `playable`.
+    """
+    path, remark = playable(path)
     with atomic_path(path) as temporary:
-        write(temporary, frames_FYXC, fps)
+        encode(temporary, frames_FYXC, fps)
     return path, remark
+
+
+def encode(path: Path, frames_FYXC: "np.ndarray", fps: int) -> None:
+    """Writes straight to `path`; use inside `atomic_path`."""
+    {".mp4": _write_mp4, ".gif": _write_gif, ".png": _write_png}[path.suffix.lower()](path, frames_FYXC, fps)
 
 
 def missing_encoder() -> str | None:
@@ -157,11 +168,38 @@ def write_image(path: Path, image_YXC: "np.ndarray") -> Path:
     return path
 
 
-def write_json(path: Path, data: Mapping[str, Any]) -> Path:
+def dump_json(path: Path, data: Mapping[str, Any]) -> None:
     """Writes `data` as indented JSON, text kept readable (no \\u escapes)."""
-    with atomic_path(path) as temporary:
-        temporary.write_text(json.dumps(data, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
-    return path
+    path.write_text(json.dumps(data, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+
+
+@dataclass(frozen=True)
+class Saved:
+    """What one video left on disk; `remark` is empty when it was written as asked."""
+
+    video: Path
+    sheet: Path
+    record: Path
+    remark: str
+
+
+def save(path: Path, video_CFYX: "torch.Tensor", fps: int, record: Mapping[str, Any]) -> Saved:
+    """Writes the video, its contact sheet and its settings: `a.mp4`, `a.sheet.png`, `a.json`. All three or none.
+
+    video_CFYX: [3, F, Y, X], float, in [-1, 1].
+    """
+    video, remark = playable(path)
+    saved = Saved(video, path.with_suffix(".sheet.png"), path.with_suffix(".json"), remark)
+    frames_FYXC = to_frames(video_CFYX)
+    with (
+        atomic_path(saved.record) as record_part,
+        atomic_path(saved.sheet) as sheet_part,
+        atomic_path(saved.video) as video_part,
+    ):
+        encode(video_part, frames_FYXC, fps)
+        _write_png(sheet_part, contact_sheet(frames_FYXC)[None], fps=1)
+        dump_json(record_part, {**record, "video": saved.video.name})
+    return saved
 
 
 def read_video(path: Path) -> "np.ndarray":

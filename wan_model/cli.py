@@ -1,0 +1,239 @@
+"""The `wan` command. Everything heavy is imported inside the command that needs it, so that help answers at once."""
+
+import os
+import signal
+import sys
+from pathlib import Path
+from types import FrameType
+from typing import Annotated, Any
+
+import typer
+
+import wan_model
+
+EXIT_BAD_INPUT = 2
+EXIT_INTERRUPTED = 130
+
+app = typer.Typer(
+    help="Videos from text with the Wan models, on kernels of our own.",
+    epilog='Start with: wan generate "a red circle moves right over a blue background" -o out.mp4',
+    no_args_is_help=True,
+    add_completion=False,
+    rich_markup_mode=None,
+    pretty_exceptions_enable=False,
+)
+kernels_app = typer.Typer(help="What the kernel library holds.", no_args_is_help=True)
+bench_app = typer.Typer(help="Measure.", no_args_is_help=True)
+app.add_typer(kernels_app, name="kernels")
+app.add_typer(bench_app, name="bench")
+
+ModelOption = Annotated[str, typer.Option("--model", help='"tiny", or the directory of a released checkpoint.')]
+SizeOption = Annotated[str | None, typer.Option("--size", help="Width x height in pixels, as in 832x480.")]
+FramesOption = Annotated[int | None, typer.Option("--frames", help="Number of frames, 4n + 1; 1 makes an image.")]
+DeviceOption = Annotated[str | None, typer.Option("--device", help="cpu or cuda; the GPU where there is one.")]
+JsonFlag = Annotated[bool, typer.Option("--json", help="Print JSON instead of tables.")]
+
+
+def show_version(asked: bool) -> None:
+    if asked:
+        print(f"wan {wan_model.__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def common(
+    version: Annotated[bool, typer.Option("--version", callback=show_version, is_eager=True, help="Print it.")] = False,
+) -> None:
+    """Videos from text with the Wan models, on kernels of our own."""
+
+
+@app.command()
+def generate(
+    prompts: Annotated[list[str], typer.Argument(metavar="PROMPT...", help="What should be seen; one video each.")],
+    output: Annotated[Path, typer.Option("-o", "--output", help="A name ending in .mp4, .gif or .png.")] = Path("out.mp4"),
+    model: ModelOption = "tiny",
+    preset: Annotated[str | None, typer.Option(help="Which model DIR holds, where its files do not say.")] = None,
+    negative: Annotated[str | None, typer.Option(help="What should not be seen.")] = None,
+    seed: Annotated[int, typer.Option(help="Prompt number i gets seed + i, counting from 0.")] = 0,
+    size: SizeOption = None,
+    frames: FramesOption = None,
+    fps: Annotated[int | None, typer.Option(help="Frames per second of the file.")] = None,
+    steps: Annotated[int | None, typer.Option(help="Denoising steps.")] = None,
+    shift: Annotated[float | None, typer.Option(help="Above 1: more steps on noisy levels.")] = None,
+    guidance: Annotated[float | None, typer.Option(help="1: follow the prompt freely, and twice as fast.")] = None,
+    solver: Annotated[str, typer.Option(help="unipc, dpm++ or euler.")] = "unipc",
+    device: DeviceOption = None,
+    noise_device: Annotated[str, typer.Option(help="Whose generator draws the noise: cpu (portable) or cuda.")] = "cpu",
+    preview: Annotated[bool, typer.Option(help="Keep NAME.preview.png up to date while sampling.")] = False,
+) -> None:
+    """Make a video, with a contact sheet and its settings beside it.
+
+    \b
+    wan generate "a red circle moves right over a blue background" -o out.mp4
+    wan generate "a green square" --frames 1 -o out.png
+    wan generate "a cat boxing" "a dog reading" --model Wan2.1-T2V-1.3B --steps 30 --seed 7 -o pets.mp4
+    """
+    from wan_model.commands.generate import run
+
+    run(
+        prompts, output, model=model, preset=preset, device=device, show_preview=preview,
+        options={
+            "negative_prompts": negative, "seed": seed, "size": parse_size(size), "num_frames": frames, "fps": fps,
+            "num_steps": steps, "shift": shift, "guidance_scale": guidance, "solver": solver,
+            "noise_device": noise_device,
+        },
+    )  # fmt: skip
+
+
+@app.command()
+def plan(
+    model: Annotated[str, typer.Option("--model", help="A preset: tiny, 1.3B, 14B, ...")] = "tiny",
+    size: SizeOption = None,
+    frames: FramesOption = None,
+    device: Annotated[str | None, typer.Option("--device", help="Whose kernels: cpu or cuda, here or not.")] = None,
+    as_json: JsonFlag = False,
+) -> None:
+    """Print what a model would compute, on which kernels and why, and what memory it needs. Computes nothing.
+
+    \b
+    wan plan --model 14B --size 1280x720 --frames 81
+    wan plan --model 1.3B --device cuda --json
+    """
+    from wan_model.commands.plan import run
+
+    run(model, parse_size(size), frames, device, as_json)
+
+
+@app.command()
+def doctor(as_json: JsonFlag = False) -> None:
+    """Print versions, processor, GPU, memory, which backends work and why not, and which models fit."""
+    from wan_model import doctor as checks
+
+    if as_json:
+        print_json(checks.report())
+    else:
+        checks.print_report()
+
+
+@kernels_app.command("list")
+def kernels_list(as_json: JsonFlag = False) -> None:
+    """Print every op, every backend, and the reason for every hole."""
+    from wan_model import doctor as checks
+
+    if as_json:
+        print_json(checks.backends())
+    else:
+        checks.print_backends()
+
+
+@bench_app.command("ops")
+def bench_ops(
+    backend: Annotated[str, typer.Option(help="Backends to compare, with commas between.")] = "cpu,reference",
+    op: Annotated[str | None, typer.Option(help="Ops to measure, with commas between; all where not given.")] = None,
+    json_path: Annotated[Path | None, typer.Option("--json", metavar="FILE", help="Also write the figures here.")] = None,
+) -> None:
+    """Measure ops on several backends, interleaved, on the same inputs.
+
+    \b
+    wan bench ops --backend cpu,reference --json ops.json
+    """
+    from wan_model.commands.bench import run
+
+    run(split(backend), split(op) if op else None, json_path)
+
+
+@app.command()
+def train(
+    recipe: Annotated[Path, typer.Argument(help="A file under recipes/.")],
+    output: Annotated[Path | None, typer.Option("-o", "--output", help="Directory for checkpoints and the log.")] = None,
+    resume: Annotated[bool, typer.Option(help="Go on from the last checkpoint in the output directory.")] = False,
+) -> None:
+    """Train as a recipe says; interrupt at will and go on with --resume.
+
+    \b
+    wan train recipes/tiny_dit.toml -o runs/dit
+    wan train recipes/tiny_dit.toml -o runs/dit --resume
+    """
+    if not recipe.is_file():
+        raise FileNotFoundError(f"[train] recipe must be a file, got {recipe}; see recipes/")
+    from wan_model.training.loop import train as run
+
+    run(recipe, output, resume)
+
+
+@app.command()
+def convert(
+    source: Annotated[Path, typer.Argument(help="A checkpoint directory, official or Diffusers.")],
+    target: Annotated[Path, typer.Argument(help="A directory that does not exist yet.")],
+    to: Annotated[str, typer.Option("--to", help="Layout to write: official or diffusers.")] = "official",
+) -> None:
+    """Rewrite a checkpoint in the other layout.
+
+    \b
+    wan convert Wan2.1-T2V-1.3B Wan2.1-T2V-1.3B-diffusers --to diffusers
+    """
+    from wan_model.commands.convert import run
+
+    run(source, target, to)
+
+
+def split(names: str) -> list[str]:
+    return [name.strip() for name in names.split(",") if name.strip()]
+
+
+def parse_size(text: str | None) -> tuple[int, int] | None:
+    """`832x480` (or 832*480, as the official scripts write it) to (832, 480)."""
+    if text is None:
+        return None
+    width, _, height = text.lower().replace("*", "x").partition("x")
+    if not (width.isdecimal() and height.isdecimal()):
+        raise ValueError(f"[size] must be WIDTHxHEIGHT in pixels, got {text!r}; for example 832x480")
+    return int(width), int(height)
+
+
+def print_json(data: Any) -> None:
+    import json
+
+    print(json.dumps(data, indent=2, ensure_ascii=False))
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Runs the command and turns what went wrong into one line and an exit code; WAN_DEBUG=1 shows where it happened."""
+    # A polite kill unwinds like Ctrl-C, so that temporary files are removed.
+    signal.signal(signal.SIGTERM, _interrupt)
+    try:
+        return app(arguments, standalone_mode=False) or 0
+    except (KeyboardInterrupt, typer.Abort):
+        print("interrupted", file=sys.stderr)
+        return EXIT_INTERRUPTED
+    except BrokenPipeError:
+        # Whoever read our output has seen enough; point stdout elsewhere so that the exit does not complain.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0
+    except Exception as error:
+        line = one_line(error)
+        if line is None or os.environ.get("WAN_DEBUG"):
+            raise
+        print(f"error: {line}", file=sys.stderr)
+        return EXIT_BAD_INPUT
+
+
+def _interrupt(signum: int, frame: FrameType | None) -> None:
+    raise KeyboardInterrupt
+
+
+def one_line(error: Exception) -> str | None:
+    """What to tell the user; None for an error that is a bug of ours and deserves its traceback."""
+    if hasattr(error, "format_message"):
+        return f"{error.format_message()} See wan --help."
+    is_expected = isinstance(error, (ValueError, TypeError, OSError, MemoryError)) or type(error).__name__ in FORESEEN
+    if not is_expected and not (isinstance(error, RuntimeError) and str(error).startswith("[")):
+        return None
+    return " ".join(str(error).split()) or type(error).__name__
+
+
+# Named, not imported: torch and safetensors are heavy.
+FORESEEN = ("OutOfMemoryError", "SafetensorError")
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,1 @@
+"""What each `wan` command does once its arguments are read; imported by the command alone."""

@@ -1,0 +1,89 @@
+"""`wan generate`: settings checked, networks loaded, progress shown, files written."""
+
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import torch
+
+import wan_model
+from wan_model.conditioning import check_task
+from wan_model.pipeline import Callback, StepInfo, find_config, load_pipeline, resolve_device, sample
+from wan_model.plan import WEIGHT_DTYPES, check_memory, estimate_memory
+from wan_model.settings import make_settings
+from wan_model.video_io import Saved, check_output, to_frames, write_image
+
+
+def run(
+    prompts: list[str],
+    output: Path,
+    *,
+    model: str,
+    preset: str | None,
+    device: str | None,
+    show_preview: bool,
+    options: dict[str, Any],
+) -> None:
+    """Everything that can be wrong is found before the first weight is read."""
+    config = find_config(model, preset)
+    settings = make_settings(config, prompts, **options)
+    check_task(config)
+    check_output(output, settings.num_frames)
+    place = resolve_device(device)
+    dtype = WEIGHT_DTYPES[place.type]
+    needed = estimate_memory(config, settings.size, settings.num_frames, dtype=dtype, batch=len(prompts))
+    check_memory(needed, place)
+
+    pipeline = load_pipeline(model, preset=preset, dtype=dtype, device=place, show_progress=sys.stderr.isatty())
+    started = time.perf_counter()
+    preview_path = output.with_suffix(".preview.png")
+    with progress(settings.num_steps) as advance:
+        result = sample(pipeline, settings, with_preview(advance, preview_path) if show_preview else advance)
+    seconds = round(time.perf_counter() - started, 2)
+    versions = {"wan": wan_model.__version__, "torch": torch.__version__}
+    for saved in result.save(output, seconds=seconds, versions=versions):
+        announce(saved)
+    preview_path.unlink(missing_ok=True)
+
+
+def announce(saved: Saved) -> None:
+    """One path per line on stdout, for scripts; remarks on stderr, for people."""
+    for path in (saved.video, saved.sheet, saved.record):
+        print(path)
+    if saved.remark:
+        print(f"note: {saved.remark}", file=sys.stderr)
+
+
+@contextmanager
+def progress(num_steps: int) -> Iterator[Callback]:
+    """A callback that draws step, share done and time left on stderr; in a pipe it draws nothing."""
+    from rich.console import Console
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+
+    columns = (
+        TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TextColumn("steps,"),
+        TimeElapsedColumn(), TextColumn("gone,"), TimeRemainingColumn(), TextColumn("left"),
+    )  # fmt: skip
+    console = Console(stderr=True)
+    with Progress(*columns, console=console, disable=not console.is_terminal) as bar:
+        task = bar.add_task("sampling", total=num_steps)
+
+        def advance(info: StepInfo) -> None:
+            bar.update(task, completed=info.step)
+            if info.step == info.num_steps:
+                bar.update(task, description="decoding")
+
+        yield advance
+
+
+def with_preview(callback: Callback, path: Path) -> Callback:
+    """`callback`, and the first frame of the first video as now expected, written to `path`."""
+
+    def show(info: StepInfo) -> bool | None:
+        write_image(path, to_frames(info.preview()[0])[0])
+        return callback(info)
+
+    return show

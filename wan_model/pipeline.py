@@ -1,0 +1,198 @@
+"""From prompts to videos: encode the text, draw noise, walk it down the noise levels, decode. The loop exists once.
+
+Letters: B batch, F pixel frames, C channels; T, Y, X frames, rows and columns of the latent grid.
+"""
+
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from wan_model.conditioning import Conditioning, check_task, draw_noise, encode_prompts
+from wan_model.config import ModelConfig
+from wan_model.dit import DiT
+from wan_model.guidance import apply_guidance, guide
+from wan_model.plan import check_memory, estimate_memory, free_bytes
+from wan_model.schedules import NUM_TRAIN_TIMESTEPS, SolverName, make_schedule
+from wan_model.settings import NoiseDevice, Settings, check_settings, make_settings
+from wan_model.solvers import make_solver
+from wan_model.text_encoder import TextEncoder
+from wan_model.tokenizer import Tokenizer
+from wan_model.vae import WanVAE
+from wan_model.video_io import Saved, save
+
+
+class Cancelled(Exception):
+    """A callback ended the run by returning False."""
+
+
+@dataclass(frozen=True)
+class StepInfo:
+    """What a callback sees before a step is taken: `step` counts from 1, `timestep` runs down from 1000.
+
+    `latents_BCTYX` is where the sampler stands, `denoised_BCTYX` the clean latents that the model now expects.
+    """
+
+    step: int
+    num_steps: int
+    timestep: int
+    latents_BCTYX: Tensor
+    denoised_BCTYX: Tensor
+    decode: Callable[[Tensor], Tensor]
+
+    def preview(self) -> Tensor:
+        """The first frame of the expected videos, [B, 3, 1, rows, columns] in [-1, 1]; decoded only when asked for."""
+        return self.decode(self.denoised_BCTYX[:, :, :1])
+
+
+Callback = Callable[[StepInfo], bool | None]
+
+
+@dataclass(frozen=True)
+class Pipeline:
+    """The networks of one model, in place. `dits` holds one transformer, or the high-noise expert and the other."""
+
+    config: ModelConfig
+    tokenizer: Tokenizer
+    text_encoder: TextEncoder
+    dits: tuple[DiT, ...]
+    vae: WanVAE
+
+    @property
+    def device(self) -> torch.device:
+        return self.dits[0].patch_embedding.weight.device
+
+    @property
+    def dtype(self) -> torch.dtype:
+        return self.dits[0].patch_embedding.weight.dtype
+
+    def dit_for(self, timestep: int) -> DiT:
+        """The expert of a noise level: the first at or above the boundary, the last below it."""
+        return self.dits[0] if timestep >= self.config.expert_boundary * NUM_TRAIN_TIMESTEPS else self.dits[-1]
+
+
+@dataclass(frozen=True)
+class Result:
+    """Videos in [-1, 1], [B, 3, F, rows, columns], float32 on the CPU, and the settings that made them."""
+
+    videos_BCFYX: Tensor
+    settings: Settings
+    model: str
+    device: str
+    dtype: str
+
+    def record(self, index: int) -> dict[str, Any]:
+        """Everything needed to make video `index` again, as plain data."""
+        shared = asdict(self.settings)
+        own = {name: shared.pop(f"{name}s")[index] for name in ("prompt", "negative_prompt", "seed")}
+        return {**own, **shared, "model": self.model, "device": self.device, "dtype": self.dtype}
+
+    def save(self, path: str | Path, **extra: Any) -> list[Saved]:
+        """Writes each video with its contact sheet and its settings; several get -1, -2, ... after the name.
+
+        extra: more entries for the settings file.
+        """
+        path = Path(path)
+        count = len(self.videos_BCFYX)
+        paths = [path] if count == 1 else [path.with_stem(f"{path.stem}-{i + 1}") for i in range(count)]
+        return [
+            save(each, self.videos_BCFYX[i], self.settings.fps, {**self.record(i), **extra})
+            for i, each in enumerate(paths)
+        ]
+
+
+def generate(
+    pipeline: Pipeline,
+    prompts: Sequence[str],
+    *,
+    negative_prompts: str | Sequence[str] | None = None,
+    seed: int | Sequence[int] = 0,
+    num_steps: int | None = None,
+    shift: float | None = None,
+    guidance_scale: float | None = None,
+    size: tuple[int, int] | None = None,
+    num_frames: int | None = None,
+    fps: int | None = None,
+    solver: SolverName = "unipc",
+    noise_device: NoiseDevice = "cpu",
+    callback: Callback | None = None,
+) -> Result:
+    """One video per prompt; what is not given comes from the model's own defaults. See `make_settings`, `sample`."""
+    settings = make_settings(
+        pipeline.config,
+        prompts,
+        negative_prompts=negative_prompts,
+        seed=seed,
+        num_steps=num_steps,
+        shift=shift,
+        guidance_scale=guidance_scale,
+        size=size,
+        num_frames=num_frames,
+        fps=fps,
+        solver=solver,
+        noise_device=noise_device,
+    )
+    return sample(pipeline, settings, callback)
+
+
+@torch.no_grad()
+def sample(pipeline: Pipeline, settings: Settings, callback: Callback | None = None) -> Result:
+    """The sampling loop.
+
+    callback: called once per step, with the model's velocity known and the step not yet taken; returning False ends
+        the run, for which `Cancelled` is raised.
+    Numerics: latents and solver in float32, networks in the dtype of their weights.
+    Raises: ValueError for settings the model cannot do, Cancelled.
+    """
+    check_settings(pipeline.config, settings)
+    check_task(pipeline.config)
+    text = encode_prompts(pipeline.text_encoder, pipeline.tokenizer, settings, pipeline.device)
+    schedule = make_schedule(settings.solver, settings.num_steps, shift=settings.shift)
+    solver = make_solver(settings.solver, schedule.sigmas)
+    state = solver.init(draw_noise(pipeline.config, settings, pipeline.device))
+    is_joint = fits_joint_guidance(pipeline, settings)
+    for i, timestep in enumerate(schedule.timesteps):
+        velocity = predict(pipeline, state.latents, timestep, text, scale=settings.guidance_scale, is_joint=is_joint)
+        denoised = state.latents - schedule.sigmas[i] * velocity
+        info = StepInfo(i + 1, solver.num_steps, timestep, state.latents, denoised, pipeline.vae.decode)
+        if callback is not None and callback(info) is False:
+            raise Cancelled(f"[generate] cancelled at step {i + 1} of {solver.num_steps}")
+        state = solver.step(state, i, velocity)
+    device, dtype = str(pipeline.device), str(pipeline.dtype).removeprefix("torch.")
+    return Result(decode(pipeline.vae, state.latents), settings, pipeline.config.name, device, dtype)
+
+
+def predict(
+    pipeline: Pipeline, latents_BCTYX: Tensor, timestep: int, text: Conditioning, *, scale: float, is_joint: bool
+) -> Tensor:
+    """The guided velocity, float32; `is_joint` runs both passes as one batch of twice the size."""
+    dit = pipeline.dit_for(timestep)
+
+    def velocity(context_BSD: Tensor) -> Tensor:
+        copies = len(context_BSD) // len(latents_BCTYX)
+        timestep_B = torch.full((len(context_BSD),), float(timestep), device=latents_BCTYX.device)
+        return dit(latents_BCTYX.repeat(copies, 1, 1, 1, 1), timestep_B, context_BSD)
+
+    if scale != 1 and is_joint:
+        both_BSD = torch.cat([text.context_BSD, text.negative_context_BSD])
+        return apply_guidance(*velocity(both_BSD).chunk(2), scale=scale)
+    return guide(velocity, text.context_BSD, text.negative_context_BSD, scale=scale)
+
+
+def fits_joint_guidance(pipeline: Pipeline, settings: Settings) -> bool:
+    """Whether a forward over twice the batch fits into what is free now, with as much again to spare."""
+    batch = 2 * len(settings.prompts)
+    needed = estimate_memory(
+        pipeline.config, settings.size, settings.num_frames, dtype=pipeline.dtype, batch=batch
+    ).forward_peak_bytes
+    free = free_bytes(pipeline.device)
+    return free is None or 2 * needed < free
+
+
+def decode(vae: WanVAE, latents_BCTYX: Tensor) -> Tensor:
+    """Pixels on the CPU, one video and one latent frame at a time, so that memory does not grow with either."""
+    videos = [torch.cat([part.float().cpu() for part in vae.decode_chunks(one)], dim=2) for one in latents_BCTYX.split(1)]
+    return torch.cat(videos)

@@ -1,0 +1,258 @@
+"""What a generation would cost and which kernels it would run, without weights and without computing anything."""
+
+import os
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, field
+from functools import cache
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+from torch import Tensor, nn
+from torch.overrides import TorchFunctionMode
+
+from wan_kernels import dispatch
+from wan_model.config import ModelConfig
+from wan_model.dit import DiT
+from wan_model.settings import check_num_frames, check_size, latent_shape, num_tokens
+from wan_model.text_encoder import TextEncoder
+from wan_model.tracing import Call, Trace, trace
+from wan_model.vae import WanVAE
+
+DeviceName = Literal["cpu", "cuda"]
+
+WEIGHT_DTYPES: dict[str, torch.dtype] = {"cpu": torch.float32, "cuda": torch.bfloat16}
+
+
+@dataclass(frozen=True)
+class Row:
+    """All calls of one op at one shape in one pass: totals, and who would run them and why."""
+
+    op: str
+    shape: str
+    num_calls: int
+    flops: int
+    num_bytes: int
+    backend: str
+    why: str
+
+
+@dataclass(frozen=True)
+class Memory:
+    """Bytes that must be free. Peaks count whole tensors between ops, so they are lower bounds."""
+
+    dit_bytes: int
+    text_bytes: int
+    vae_bytes: int
+    forward_peak_bytes: int
+    decode_peak_bytes: int
+
+    @property
+    def weight_bytes(self) -> int:
+        return self.dit_bytes + self.text_bytes + self.vae_bytes
+
+    @property
+    def total_bytes(self) -> int:
+        return self.weight_bytes + max(self.forward_peak_bytes, self.decode_peak_bytes)
+
+
+@dataclass(frozen=True)
+class Plan:
+    """One video of `size` (width, height) and `num_frames` on `device`; `forward` is one pass of the DiT."""
+
+    model: str
+    size: tuple[int, int]
+    num_frames: int
+    device: DeviceName
+    dtype: str
+    num_tokens: int
+    num_forwards: int
+    forward: tuple[Row, ...]
+    decode: tuple[Row, ...]
+    memory: Memory
+    remarks: tuple[str, ...] = field(default=())
+
+    @property
+    def forward_flops(self) -> int:
+        return sum(row.flops for row in self.forward)
+
+    @property
+    def decode_flops(self) -> int:
+        return sum(row.flops for row in self.decode)
+
+    def as_json(self) -> dict[str, Any]:
+        totals = {
+            "forward_flops": self.forward_flops,
+            "decode_flops": self.decode_flops,
+            "weight_bytes": self.memory.weight_bytes,
+            "total_bytes": self.memory.total_bytes,
+        }
+        return {**asdict(self), **totals}
+
+
+def make_plan(
+    config: ModelConfig,
+    *,
+    size: tuple[int, int] | None = None,
+    num_frames: int | None = None,
+    device: DeviceName = "cpu",
+) -> Plan:
+    """Traces one DiT forward and one VAE decode of `config` on meta tensors.
+
+    size, num_frames: those of the model's defaults where not given. device: whose kernels to name; it need not be
+    here, and then the remarks say that a machine with every backend was assumed.
+    Raises: ValueError for a size or a number of frames that the model cannot make.
+    """
+    size, num_frames = size or config.sampling.size, num_frames or config.sampling.num_frames
+    check_size(config, size)
+    check_num_frames(config, num_frames)
+    is_here = device == "cpu" or torch.cuda.is_available()
+    remarks = [] if is_here else [f"no {device} device here: backends are judged as if all of theirs were installed"]
+    if config.vae is None:
+        remarks.append("this model's VAE (Wan 2.2) is not built yet: decode and its weights are not counted")
+    dtype = WEIGHT_DTYPES[device]
+    shape = latent_shape(config, size, num_frames)
+    passes = 1 if config.sampling.guidance_scale == 1 else 2
+    return Plan(
+        model=config.name,
+        size=size,
+        num_frames=num_frames,
+        device=device,
+        dtype=str(dtype).removeprefix("torch."),
+        num_tokens=num_tokens(config, size, num_frames),
+        num_forwards=config.sampling.num_steps * passes,
+        forward=tuple(_rows(trace_forward(config, shape, dtype), device, is_here)),
+        decode=tuple(_rows(trace_decode(config, shape), device, is_here)),
+        memory=estimate_memory(config, size, num_frames, dtype=dtype),
+        remarks=tuple(remarks),
+    )
+
+
+def estimate_memory(
+    config: ModelConfig, size: tuple[int, int], num_frames: int, *, dtype: torch.dtype, batch: int = 1
+) -> Memory:
+    """Weights of all networks, and the peaks of a DiT forward over `batch` samples and of decoding one video.
+
+    The DiT and the text encoder are held in `dtype`, the VAE in float32.
+    """
+    shape = latent_shape(config, size, num_frames)
+    return Memory(
+        dit_bytes=config.num_experts * num_parameters(lambda: DiT(config.dit)) * dtype.itemsize,
+        text_bytes=num_parameters(lambda: TextEncoder(config.text)) * dtype.itemsize,
+        vae_bytes=num_parameters(lambda: WanVAE(config.vae)) * 4 if config.vae else 0,
+        forward_peak_bytes=batch * trace_forward(config, shape, dtype).peak_bytes,
+        decode_peak_bytes=trace_decode(config, shape).peak_bytes,
+    )
+
+
+def check_memory(needed: Memory, device: torch.device) -> None:
+    """Raises: ValueError where `needed` is more than `device` has free."""
+    free = free_bytes(device)
+    if free is not None and needed.total_bytes > free:
+        raise ValueError(
+            f"[memory] {device.type} must have {gigabytes(needed.total_bytes)} free "
+            f"({gigabytes(needed.weight_bytes)} of weights), got {gigabytes(free)}; "
+            "make the video smaller or shorter, give fewer prompts, or use a smaller model"
+        )
+
+
+def free_bytes(device: torch.device) -> int | None:
+    """Memory that can still be had on `device`, None where this system does not say."""
+    if device.type == "cuda":
+        return torch.cuda.mem_get_info(device)[0]
+    return min((found for found in (_meminfo_bytes(), _cgroup_bytes()) if found is not None), default=None)
+
+
+def _meminfo_bytes() -> int | None:
+    path = Path("/proc/meminfo")
+    if not path.is_file():
+        return os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") if "SC_AVPHYS_PAGES" in os.sysconf_names else None
+    lines = (line.split() for line in path.read_text().splitlines())
+    return sum(int(words[1]) * 1024 for words in lines if words[0] in ("MemAvailable:", "SwapFree:"))
+
+
+def _cgroup_bytes() -> int | None:
+    """What the container's limit leaves (cgroup v2); page cache counts as used, so this is cautious."""
+    limit, used = Path("/sys/fs/cgroup/memory.max"), Path("/sys/fs/cgroup/memory.current")
+    if not limit.is_file() or not used.is_file() or limit.read_text().strip() == "max":
+        return None
+    return int(limit.read_text()) - int(used.read_text())
+
+
+def gigabytes(count: float) -> str:
+    return f"{count / 1e9:.1f} GB" if count >= 1e8 else f"{count / 1e6:.1f} MB"
+
+
+def num_parameters(build: Callable[[], nn.Module]) -> int:
+    """Parameters of a network that is never allocated."""
+    return sum(parameter.numel() for parameter in _on_meta(build).parameters())
+
+
+@cache
+def trace_forward(config: ModelConfig, shape: tuple[int, int, int, int], dtype: torch.dtype) -> Trace:
+    """One DiT forward over one sample of latents [C, T, Y, X]."""
+    dit = _on_meta(lambda: DiT(config.dit)).to(dtype)
+    latents = torch.empty(1, config.dit.in_dim, *shape[1:], device="meta")
+    timestep = torch.empty(1, device="meta")
+    context = torch.empty(1, config.dit.text_len, config.dit.text_dim, device="meta", dtype=dtype)
+    return trace(lambda: dit(latents, timestep, context))
+
+
+@cache
+def trace_decode(config: ModelConfig, shape: tuple[int, int, int, int]) -> Trace:
+    """Decoding one video from latents [C, T, Y, X], one latent frame at a time; empty without a VAE."""
+    if config.vae is None:
+        return Trace()
+    vae, latents = _on_meta(lambda: WanVAE(config.vae)), torch.empty(1, *shape, device="meta")
+    return trace(lambda: [frames for frames in vae.decode_chunks(latents)])
+
+
+def _on_meta(build: Callable[[], nn.Module]) -> nn.Module:
+    with torch.device("meta"), _NoInitialisation():
+        return build().requires_grad_(False).eval()
+
+
+class _NoInitialisation(TorchFunctionMode):
+    """Skips torch.nn.init: on meta tensors it computes nothing and its first call costs a second of imports."""
+
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        if getattr(func, "__module__", None) == "torch.nn.init":
+            return args[0] if args else (kwargs or {})["tensor"]
+        return func(*args, **(kwargs or {}))
+
+
+def _rows(traced: Trace, device: DeviceName, is_here: bool) -> Iterator[Row]:
+    for call in traced.calls.values():
+        flops, num_bytes = (_room_cost(call) if call.is_room else (call.flops, call.num_bytes))
+        backend, why = _explain(call, device, is_here) if call.is_room else ("torch", "not a room: left to torch")
+        yield Row(call.op, call.shape, call.num_calls, flops, num_bytes, backend, why)
+
+
+def _room_cost(call: Call) -> tuple[int, int]:
+    from wan_kernels.define_op import OPS
+
+    cost = OPS[call.op].cost(*call.args)
+    return call.num_calls * cost.flops, call.num_calls * cost.num_bytes
+
+
+def _explain(call: Call, device: DeviceName, is_here: bool) -> tuple[str, str]:
+    """The backend that would run, and why those preferred to it would not."""
+    with _pretend(call.args, device) as args:
+        explanation = dispatch.explain(call.op, *args, elsewhere=not is_here)
+    refused = "; ".join(f"{name}: {reason}" for name, reason in explanation.refused)
+    return explanation.backend or "none", refused or "first choice"
+
+
+@contextmanager
+def _pretend(args: tuple[Any, ...], device: DeviceName) -> Iterator[tuple[Any, ...]]:
+    """The same arguments with tensors that say they live on `device`: backends look at the device of a call."""
+    from torch._subclasses.fake_tensor import FakeTensorMode
+
+    with FakeTensorMode():
+        yield tuple(
+            torch.empty_strided(value.shape, value.stride(), dtype=value.dtype, device=device)
+            if isinstance(value, Tensor)
+            else value
+            for value in args
+        )
