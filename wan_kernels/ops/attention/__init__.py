@@ -1,0 +1,3 @@
+"""attention: softmax(q k^T * scale) v, and its log-sum-exp. Backends in order of preference."""
+
+from wan_kernels.ops.attention import backend_sdpa as backend_sdpa

@@ -3,9 +3,28 @@
 Rounding points: those of torch's convolution in x.dtype (accumulates in float32 or wider, rounds once).
 """
 
+from typing import NamedTuple
+
 import torch
 from torch import Tensor
 from torch.nn import functional as F
+
+from wan_kernels.common.cost import Cost, num_bytes
+
+
+class Lowered(NamedTuple):
+    """The plain convolution a call comes down to: frames [B, C, T, Y, X], or images [B*T, C, Y, X]."""
+
+    frames: Tensor
+    kernel: Tensor
+    stride: tuple[int, ...]
+    padding: tuple[int, ...]
+
+
+def layout_of(x: Tensor) -> torch.memory_format:
+    """Channels-last where x is channels-last and not also contiguous; what comes out has the same."""
+    is_channels_last = x.is_contiguous(memory_format=torch.channels_last_3d) and not x.is_contiguous()
+    return torch.channels_last_3d if is_channels_last else torch.contiguous_format
 
 
 def as_images(x: Tensor) -> Tensor:
@@ -18,8 +37,8 @@ def as_video(images: Tensor, num_samples: int) -> Tensor:
     return images.unflatten(0, (num_samples, -1)).transpose(1, 2)
 
 
-def pad_space(x: Tensor, padding: list[int] | tuple[int, ...]) -> tuple[Tensor, tuple[int, int]]:
-    """x with whatever zero rows the convolution cannot add itself, and the (rows, columns) that it adds on both sides."""
+def pad_space(x: Tensor, padding: list[int]) -> tuple[Tensor, tuple[int, int]]:
+    """x with whatever zero rows a convolution cannot add itself, and the (rows, columns) that it adds on both sides."""
     top, bottom, left, right = padding
     if top == bottom and left == right:
         return x, (top, left)
@@ -28,30 +47,26 @@ def pad_space(x: Tensor, padding: list[int] | tuple[int, ...]) -> tuple[Tensor, 
 
 def with_history(x: Tensor, cache: Tensor | None, num_history: int) -> Tensor:
     """The frames the kernel slides over: the cache, or as many frames of zeros, then x."""
-    if cache is not None:
-        return torch.cat((cache, x), dim=2)
-    return F.pad(x, (0, 0, 0, 0, num_history, 0)) if num_history else x
+    if num_history == 0:
+        return x
+    return F.pad(x, (0, 0, 0, 0, num_history, 0)) if cache is None else torch.cat((cache, x), dim=2)
 
 
 def last_frames(x: Tensor, cache: Tensor | None, num_history: int) -> Tensor:
     """The next chunk's cache: an own copy of the last frames of (cache, x)."""
     frames = x if x.shape[2] >= num_history else with_history(x, cache, num_history)
-    return frames[:, :, frames.shape[2] - num_history :].clone()
+    return frames[:, :, frames.shape[2] - num_history :].clone(memory_format=layout_of(x))
 
 
-def convolve(
-    x: Tensor, weight: Tensor, bias: Tensor | None, cache: Tensor | None, stride: list[int], padding: list[int]
-) -> Tensor:
+def lower(x: Tensor, weight: Tensor, cache: Tensor | None, stride: list[int], padding: list[int]) -> Lowered:
     kernel_t, stride_t = weight.shape[2], stride[0]
     # One frame after nothing but zeros (an image): only the last tap of the kernel sees it.
     is_image = cache is None and x.shape[2] == 1 and stride_t == 1
     if kernel_t == 1 or is_image:
-        frames = x if stride_t == 1 else x[:, :, ::stride_t]
-        images, pad_yx = pad_space(as_images(frames), padding)
-        return as_video(F.conv2d(images, weight[:, :, -1], bias, tuple(stride[1:]), pad_yx), x.shape[0])
-    frames = with_history(x, cache, kernel_t - stride_t)
-    frames, pad_yx = pad_space(frames, padding)
-    return F.conv3d(frames, weight, bias, tuple(stride), (0, *pad_yx))
+        images, pad_yx = pad_space(as_images(x), padding)
+        return Lowered(images, weight[:, :, -1], tuple(stride[1:]), pad_yx)
+    frames, pad_yx = pad_space(with_history(x, cache, kernel_t - stride_t), padding)
+    return Lowered(frames, weight, tuple(stride), (0, *pad_yx))
 
 
 def forward(
@@ -63,6 +78,87 @@ def forward(
     padding: list[int],
     return_cache: bool,
 ) -> tuple[Tensor, Tensor]:
-    num_history = weight.shape[2] - stride[0]
-    y = convolve(x, weight, bias, cache, stride, padding)
-    return y, last_frames(x, cache, num_history if return_cache else 0)
+    """y, and the new cache (with no frames unless return_cache)."""
+    frames, kernel, strides, pads = lower(x, weight, cache, stride, padding)
+    if frames.dim() == 4:
+        y = as_video(F.conv2d(frames, kernel, bias, strides, pads), x.shape[0])
+    else:
+        y = F.conv3d(frames, kernel, bias, strides, pads)
+    num_kept = weight.shape[2] - stride[0] if return_cache else 0
+    return y.contiguous(memory_format=layout_of(x)), last_frames(x, cache, num_kept)
+
+
+def backward(
+    grads: tuple[Tensor | None, ...],
+    inputs: tuple[Tensor, Tensor, Tensor | None, Tensor | None, list[int], list[int], bool],
+    outputs: tuple[Tensor, ...],
+    needed: tuple[bool, ...],
+) -> tuple[Tensor | None, ...]:
+    """The convolution's own backward, and autograd only for the moves around it, so that it is not run again."""
+    x, weight, bias, cache, stride, padding, return_cache = inputs
+    grad_y, grad_cache = grads
+    sources = [
+        each.detach().requires_grad_(is_needed) if each is not None else None
+        for each, is_needed in zip((x, weight, cache), (needed[0], needed[1], needed[3]), strict=True)
+    ]
+    with torch.enable_grad():
+        source_x, source_weight, source_cache = sources
+        assert source_x is not None and source_weight is not None
+        lowered = lower(source_x, source_weight, source_cache, stride, padding)
+        kept = last_frames(source_x, source_cache, weight.shape[2] - stride[0]) if grad_cache is not None else None
+
+    grad_bias, moved = None, []
+    if grad_y is not None:
+        grad_frames, grad_kernel, grad_bias = _convolution_backward(grad_y, lowered, needed[2])
+        moved = [(lowered.frames, grad_frames), (lowered.kernel, grad_kernel)]
+    if kept is not None:
+        moved.append((kept, grad_cache))
+    moved = [(y, grad) for y, grad in moved if y.requires_grad and grad is not None]
+    wanted = [each for each in sources if each is not None and each.requires_grad]
+    found = iter(())
+    if moved and wanted:
+        ys, cotangents = zip(*moved, strict=True)
+        found = iter(torch.autograd.grad(ys, wanted, cotangents, allow_unused=True))
+    grad_x, grad_weight, grad_history = (
+        next(found, None) if each is not None and each.requires_grad else None for each in sources
+    )
+    return grad_x, grad_weight, grad_bias, grad_history
+
+
+def _convolution_backward(grad_y: Tensor, lowered: Lowered, needs_bias: bool) -> tuple[Tensor | None, ...]:
+    frames, kernel, stride, padding = lowered
+    num_dims = frames.dim() - 2
+    return torch.ops.aten.convolution_backward(
+        as_images(grad_y) if num_dims == 2 else grad_y,
+        frames.detach(),
+        kernel.detach(),
+        [kernel.shape[0]],
+        stride,
+        padding,
+        [1] * num_dims,
+        False,
+        [0] * num_dims,
+        1,
+        [frames.requires_grad, kernel.requires_grad, needs_bias],
+    )
+
+
+def cost(
+    x: Tensor,
+    weight: Tensor,
+    bias: Tensor | None,
+    cache: Tensor | None,
+    stride: list[int],
+    padding: list[int],
+    return_cache: bool,
+) -> Cost:
+    """One multiply-add per tap, input channel and output element; padding is counted as if it were data."""
+    kernel, top, bottom, left, right = weight.shape[2:], *padding
+    num_history = kernel[0] - stride[0]
+    sides = (x.shape[2] + num_history, x.shape[3] + top + bottom, x.shape[4] + left + right)
+    num_outputs = x.shape[0] * weight.shape[0]
+    for side, taps, step in zip(sides, kernel, stride, strict=True):
+        num_outputs *= (side - taps) // step + 1
+    kept_bytes = x[:, :, :1].numel() * num_history * x.element_size() if return_cache else 0
+    moved_bytes = num_bytes(x, weight, bias, cache) + num_outputs * x.element_size() + kept_bytes
+    return Cost(2 * num_outputs * weight[0].numel(), moved_bytes)

@@ -7,6 +7,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from wan_kernels.common.cost import Cost, num_bytes
+
 
 def forward(x: Tensor, weight: Tensor, apply_silu: bool) -> Tensor:
     compute = torch.promote_types(x.dtype, torch.float32)
@@ -14,3 +16,8 @@ def forward(x: Tensor, weight: Tensor, apply_silu: bool) -> Tensor:
     normalised = F.normalize(x.to(compute), dim=1, eps=1e-12) * num_channels**0.5
     y = normalised * weight.to(compute).view(num_channels, *[1] * (x.dim() - 2))
     return (F.silu(y) if apply_silu else y).to(x.dtype)
+
+
+def cost(x: Tensor, weight: Tensor, apply_silu: bool) -> Cost:
+    """Square and sum, scale, weight: 4 operations per element; SiLU: 4 more, its exponential counted as one."""
+    return Cost((8 if apply_silu else 4) * x.numel(), num_bytes(x, x, weight))

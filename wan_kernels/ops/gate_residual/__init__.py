@@ -1,0 +1,1 @@
+"""gate_residual: x + y * gate. Backends in order of preference."""

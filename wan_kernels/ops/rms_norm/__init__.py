@@ -1,0 +1,1 @@
+"""rms_norm: x / rms(x) * weight. Backends in order of preference."""

@@ -7,6 +7,8 @@ promote_types(x.dtype, float32), rounded once to x.dtype.
 import torch
 from torch import Tensor
 
+from wan_kernels.common.cost import Cost, num_bytes
+
 
 def rotations(freqs_t: Tensor, freqs_y: Tensor, freqs_x: Tensor, grid: list[int] | tuple[int, int, int]) -> Tensor:
     """(cos, sin) of every pair at every grid position: [T*Y*X, H/2, 2]."""
@@ -41,3 +43,17 @@ def forward(
     if num_rotated < x.shape[1]:
         rotated = torch.cat((rotated, scaled[:, num_rotated:]), dim=1)
     return rotated.to(x.dtype)
+
+
+def cost(
+    x: Tensor,
+    weight: Tensor,
+    freqs_t: Tensor,
+    freqs_y: Tensor,
+    freqs_x: Tensor,
+    num_heads: int,
+    grid: list[int] | tuple[int, int, int],
+    eps: float,
+) -> Cost:
+    """rms_norm's 4 operations per element, and 6 for each rotated pair."""
+    return Cost(7 * x.numel(), num_bytes(x, x, weight, freqs_t, freqs_y, freqs_x))

@@ -1,0 +1,76 @@
+"""Argument checks with the house's one-line errors: `[op] what must hold, what was received`."""
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+FLOATING = (torch.float32, torch.bfloat16, torch.float16, torch.float64)
+INTEGERS = (torch.int32, torch.int64)
+
+
+def check_tensor(op: str, name: str, value: Tensor, dtypes: Sequence[torch.dtype] = FLOATING) -> None:
+    """A tensor of one of the dtypes; TypeError otherwise."""
+    if not isinstance(value, Tensor):
+        raise TypeError(f"[{op}] {name} must be a tensor, got {type(value).__name__}")
+    if value.dtype not in dtypes:
+        raise TypeError(f"[{op}] {name} must be one of {', '.join(map(short, dtypes))}, got {short(value.dtype)}")
+
+
+def check_shape(op: str, name: str, value: Tensor, shape: Sequence[int | None]) -> None:
+    """The tensor's shape; None matches any size."""
+    actual = value.shape
+    if len(actual) != len(shape) or any(
+        want is not None and got != want for got, want in zip(actual, shape, strict=True)
+    ):
+        wanted = ", ".join("*" if side is None else str(side) for side in shape)
+        raise ValueError(f"[{op}] {name} must have shape ({wanted}), got {tuple(actual)}")
+
+
+def check_dim(op: str, name: str, value: Tensor, num_dims: int, legend: str) -> None:
+    """The tensor's number of dimensions, named by a legend such as `[B, L, D]`."""
+    if value.dim() != num_dims:
+        raise ValueError(f"[{op}] {name} must be {legend}, got shape {tuple(value.shape)}")
+
+
+def check_same_device(op: str, **tensors: Tensor | None) -> None:
+    """All tensors on one device."""
+    first_name, device = "", None
+    for name, value in tensors.items():
+        if value is None:
+            continue
+        if device is None:
+            first_name, device = name, value.device
+        elif value.device != device:
+            raise ValueError(f"[{op}] {name} must be on {first_name}'s device {device}, got {value.device}")
+
+
+def check_pair(op: str, names: str, first: Tensor | None, second: Tensor | None) -> None:
+    """Both or neither."""
+    if (first is None) != (second is None):
+        given = names.split(" and ")[first is None]
+        raise ValueError(f"[{op}] {names} must come together, got only {given}")
+
+
+def check_modulation(op: str, name: str, rows: Tensor, x: Tensor, index: Tensor | None) -> None:
+    """rows [B, R, D] for tokens x [B, L, D]; R == 1 unless index [B, L] says each token's row.
+
+    The index's values are not read (on a GPU that would wait for it): they must lie in [0, R).
+    """
+    check_tensor(op, name, rows)
+    check_shape(op, name, rows, (x.shape[0], None, x.shape[2]))
+    if index is None:
+        if rows.shape[1] != 1:
+            raise ValueError(f"[{op}] {name} must have one row where index is None, got {rows.shape[1]}")
+        return
+    check_tensor(op, "index", index, INTEGERS)
+    check_shape(op, "index", index, x.shape[:2])
+
+
+def check_positive(op: str, name: str, value: float) -> None:
+    if not value >= 0:
+        raise ValueError(f"[{op}] {name} must be at least 0, got {value}")
+
+
+def short(dtype: torch.dtype) -> str:
+    return str(dtype).removeprefix("torch.")
