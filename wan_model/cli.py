@@ -145,20 +145,20 @@ def bench_ops(
 @app.command()
 def train(
     recipe: Annotated[Path, typer.Argument(help="A file under recipes/.")],
-    output: Annotated[Path | None, typer.Option("-o", "--output", help="Directory for checkpoints and the log.")] = None,
-    resume: Annotated[bool, typer.Option(help="Go on from the last checkpoint in the output directory.")] = False,
+    output: Annotated[Path | None, typer.Option("-o", "--output", help="State and log; runs/RECIPE otherwise.")] = None,
+    resume: Annotated[bool, typer.Option(help="Go on from the state in the output directory, if any.")] = True,
 ) -> None:
-    """Train as a recipe says; interrupt at will and go on with --resume.
+    """Train as a recipe says. Ctrl-C saves; the same command goes on.
 
     \b
-    wan train recipes/tiny_dit.toml -o runs/dit
-    wan train recipes/tiny_dit.toml -o runs/dit --resume
+    wan train recipes/tiny_vae.toml
+    wan train recipes/tiny_dit.toml -o runs/dit --no-resume
     """
     if not recipe.is_file():
         raise FileNotFoundError(f"[train] recipe must be a file, got {recipe}; see recipes/")
     from wan_model.training.loop import train as run
 
-    run(recipe, output, resume)
+    print(run(recipe, output, resume=resume))
 
 
 @app.command()

@@ -1,0 +1,204 @@
+"""The sampling loop: what depends on what, and what a callback may do."""
+
+import dataclasses
+import json
+from unittest import mock
+
+import pytest
+import torch
+
+from small_model import SMALL, small_pipeline
+from wan_model import pipeline as pipeline_module
+from wan_model.pipeline import Cancelled, StepInfo, fits_joint_guidance, generate, sample
+from wan_model.plan import Memory, check_memory, estimate_memory
+from wan_model.settings import make_settings
+
+RED, GREEN = "a red circle moves right", "a green square over the blue background moves left"
+
+
+@pytest.fixture(scope="module")
+def small(tmp_path_factory):
+    return small_pipeline(tmp_path_factory.mktemp("tokenizer"))
+
+
+def assert_same_video(one, other):
+    torch.testing.assert_close(one, other, rtol=0, atol=1e-4)
+
+
+def test_video_has_the_size_and_length_asked_for(small):
+    videos = generate(small, [RED], size=(48, 32), num_frames=9).videos_BCFYX
+    assert videos.shape == (1, 3, 9, 32, 48)
+    assert videos.isfinite().all() and videos.abs().max() <= 1
+
+
+def test_one_frame_makes_an_image(small):
+    assert generate(small, [RED], num_frames=1).videos_BCFYX.shape == (1, 3, 1, 32, 32)
+
+
+def test_same_seed_same_video_other_seed_other_video(small):
+    first = generate(small, [RED], seed=7).videos_BCFYX
+    assert torch.equal(first, generate(small, [RED], seed=7).videos_BCFYX)
+    assert (first - generate(small, [RED], seed=8).videos_BCFYX).abs().max() > 0.01
+
+
+def test_seed_does_not_depend_on_the_global_generator(small):
+    first = generate(small, [RED]).videos_BCFYX
+    torch.manual_seed(123)
+    assert torch.equal(first, generate(small, [RED]).videos_BCFYX)
+
+
+def test_prompt_and_negative_prompt_matter(small):
+    red = generate(small, [RED]).videos_BCFYX
+    assert (red - generate(small, [GREEN]).videos_BCFYX).abs().max() > 1e-3
+    assert (red - generate(small, [RED], negative_prompts="blue").videos_BCFYX).abs().max() > 1e-4
+
+
+def test_video_does_not_depend_on_its_batch_mates(small):
+    batch = generate(small, [RED, GREEN], seed=3).videos_BCFYX
+    assert_same_video(batch[0], generate(small, [RED], seed=3).videos_BCFYX[0])
+    assert_same_video(batch[1], generate(small, [GREEN], seed=4).videos_BCFYX[0])
+    swapped = generate(small, [GREEN, RED], seed=[4, 3]).videos_BCFYX
+    assert_same_video(batch.flip(0), swapped)
+
+
+@pytest.mark.parametrize("solver", ["unipc", "dpm++", "euler"])
+def test_joint_and_separate_guidance_agree(small, solver):
+    videos = []
+    for is_joint in (True, False):
+        with mock.patch.object(pipeline_module, "fits_joint_guidance", return_value=is_joint):
+            videos.append(generate(small, [RED, GREEN], solver=solver).videos_BCFYX)
+    assert_same_video(*videos)
+
+
+def test_guidance_of_one_runs_no_negative_pass(small):
+    sizes = []
+    hook = small.dits[0].register_forward_hook(lambda module, args, output: sizes.append(len(args[0])))
+    try:
+        generate(small, [RED], guidance_scale=1, num_steps=2)
+        generate(small, [RED], guidance_scale=2, num_steps=2)
+    finally:
+        hook.remove()
+    assert sizes == [1, 1, 2, 2]
+
+
+def test_joint_guidance_only_where_it_fits(small):
+    settings = make_settings(SMALL, [RED])
+    with mock.patch.object(pipeline_module, "free_bytes", return_value=1):
+        assert not fits_joint_guidance(small, settings)
+    with mock.patch.object(pipeline_module, "free_bytes", return_value=None):
+        assert fits_joint_guidance(small, settings)
+
+
+def test_callback_sees_every_step_and_a_preview(small):
+    seen: list[StepInfo] = []
+    generate(small, [RED], num_steps=4, callback=seen.append)
+    assert [(info.step, info.num_steps) for info in seen] == [(1, 4), (2, 4), (3, 4), (4, 4)]
+    assert [info.timestep for info in seen] == sorted((info.timestep for info in seen), reverse=True)
+    preview = seen[-1].preview()
+    assert preview.shape == (1, 3, 1, 32, 32) and preview.abs().max() <= 1
+
+
+def test_last_preview_is_the_first_frame(small):
+    # Euler's last step lands exactly on what the model then expects.
+    seen: list[StepInfo] = []
+    video = generate(small, [RED], solver="euler", callback=seen.append).videos_BCFYX
+    assert_same_video(seen[-1].preview(), video[:, :, :1])
+
+
+def test_callback_cancels(small):
+    seen = []
+
+    def stop_at_two(info):
+        seen.append(info.step)
+        return info.step < 2
+
+    with pytest.raises(Cancelled, match="step 2 of 3"):
+        generate(small, [RED], callback=stop_at_two)
+    assert seen == [1, 2]
+
+
+def test_two_experts_share_the_steps(tmp_path):
+    config = dataclasses.replace(SMALL, num_experts=2, expert_boundary=0.6)
+    experts = small_pipeline(tmp_path, config)
+    counts = [0, 0]
+
+    def count(index):
+        def hook(module, args, output):
+            assert (args[1] >= 600).all() == (index == 0)
+            counts[index] += 1
+
+        return hook
+
+    for index, dit in enumerate(experts.dits):
+        dit.register_forward_hook(count(index))
+    generate(experts, [RED], num_steps=6, shift=1.0)
+    assert sum(counts) == 6 and min(counts) > 0
+
+
+def test_model_that_needs_an_image_is_refused(small):
+    image_model = dataclasses.replace(small, config=dataclasses.replace(SMALL, model_type="i2v"))
+    with pytest.raises(ValueError, match=r"\[model\] must be one that starts from text"):
+        sample(image_model, make_settings(SMALL, [RED]))
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"num_frames": 16}, r"\[frames\] must be 4n \+ 1, got 16; use 13 or 17"),
+        ({"num_frames": 0}, r"\[frames\] must be 4n \+ 1, got 0; use 1"),
+        ({"size": (100, 96)}, r"\[size\] must be multiples of 16x16 pixels, got 100x96; use 96x96"),
+        ({"size": (0, 0)}, r"got 0x0; use 16x16"),
+        ({"num_steps": 0}, r"\[steps\] must be in \[1, 1000\], got 0"),
+        ({"shift": 0.0}, r"\[shift\] must be positive, got 0"),
+        ({"shift": float("nan")}, r"\[shift\] must be positive, got nan"),
+        ({"guidance_scale": float("nan")}, r"\[guidance\] must be in"),
+        ({"fps": 0}, r"\[fps\] must be in \[1, 240\], got 0"),
+        ({"seed": -1}, r"\[seed\] must be in"),
+        ({"seed": [1, 2]}, r"\[seed\] must be given once or once per prompt \(1\), got 2"),
+        ({"negative_prompts": ["a", "b"]}, r"\[negative prompt\] must be given once or once per prompt \(1\), got 2"),
+        ({"solver": "heun"}, r"\[solver\] must be one of unipc, dpm\+\+, euler, got 'heun'"),
+        ({"noise_device": "tpu"}, r"\[noise device\] must be one of cpu, cuda, got 'tpu'"),
+    ],
+)
+def test_bad_settings_are_named(options, message):
+    with pytest.raises(ValueError, match=message):
+        make_settings(SMALL, [RED], **options)
+
+
+def test_bad_prompts_are_named():
+    with pytest.raises(ValueError, match=r"\[prompt\] must not be empty, got '  '"):
+        make_settings(SMALL, [RED, "  "])
+    with pytest.raises(ValueError, match="at least 1 prompt"):
+        make_settings(SMALL, [])
+    with pytest.raises(TypeError, match="put it in a list"):
+        make_settings(SMALL, RED)
+
+
+def test_memory_is_foreseen():
+    needed = Memory(dit_bytes=10**15, text_bytes=0, vae_bytes=0, forward_peak_bytes=0, decode_peak_bytes=0)
+    with pytest.raises(ValueError, match=r"\[memory\] cpu must have 1000000.0 GB free"):
+        check_memory(needed, torch.device("cpu"))
+
+
+def test_memory_estimate_bounds_what_a_forward_allocates():
+    small = estimate_memory(SMALL, (32, 32), 5, dtype=torch.float32)
+    large = estimate_memory(SMALL, (64, 64), 17, dtype=torch.float32)
+    assert small.weight_bytes == large.weight_bytes
+    assert 0 < small.forward_peak_bytes < large.forward_peak_bytes
+    assert 0 < small.decode_peak_bytes < large.decode_peak_bytes
+    # The decoded video itself must be in it.
+    assert large.decode_peak_bytes > 3 * 17 * 64 * 64 * 4
+
+
+def test_result_is_saved_with_everything_needed_to_make_it_again(small, tmp_path):
+    result = generate(small, [RED, GREEN], seed=5, num_frames=5)
+    saved = result.save(tmp_path / "out.gif", seconds=1.0)
+    assert [each.video.name for each in saved] == ["out-1.gif", "out-2.gif"]
+    record = json.loads(saved[1].record.read_text())
+    again = generate(
+        small, [record["prompt"]], seed=record["seed"], negative_prompts=record["negative_prompt"],
+        size=tuple(record["size"]), num_frames=record["num_frames"], num_steps=record["num_steps"],
+        shift=record["shift"], guidance_scale=record["guidance_scale"], solver=record["solver"],
+    )  # fmt: skip
+    assert_same_video(again.videos_BCFYX[0], result.videos_BCFYX[1])
+    assert record["model"] == "small" and record["seconds"] == 1.0 and record["video"] == "out-2.gif"
