@@ -1,1 +1,3 @@
 """rms_norm: x / rms(x) * weight. Backends in order of preference."""
+
+from wan_kernels.ops.rms_norm import backend_cpu as backend_cpu

@@ -1,0 +1,256 @@
+// SPDX-License-Identifier: Apache-2.0
+// Vector words for CPU kernels: one float vector as wide as the instruction set allows, and what kernels say with it.
+//
+// Compiled once per instruction set with WK_ISA naming the namespace. Everything here lives in that namespace and
+// nothing of the standard library is used beyond its plain types: an inline library function compiled for AVX-512 could
+// be the copy the linker keeps for every caller.
+#pragma once
+#include <stddef.h>
+#include <stdint.h>
+
+#include "common/tensor.h"
+
+#ifndef WK_ISA
+#error "WK_ISA must name the namespace of this instruction set"
+#endif
+
+#if defined(__x86_64__) && !defined(WK_FORCE_PORTABLE)
+#define WK_X86_INTRINSICS 1
+#include <immintrin.h>
+#else
+#define WK_X86_INTRINSICS 0
+#endif
+
+#if WK_X86_INTRINSICS && defined(__AVX512F__)
+#define WK_VECTOR_BYTES 64
+#elif WK_X86_INTRINSICS && defined(__AVX2__)
+#define WK_VECTOR_BYTES 32
+#else
+#define WK_VECTOR_BYTES 16
+#endif
+
+#define WK_INLINE inline __attribute__((always_inline))
+
+namespace wk {
+namespace WK_ISA {
+
+constexpr int kLanes = WK_VECTOR_BYTES / 4;
+
+typedef float Floats __attribute__((vector_size(WK_VECTOR_BYTES)));
+typedef uint32_t Words __attribute__((vector_size(WK_VECTOR_BYTES)));
+typedef int32_t Masks __attribute__((vector_size(WK_VECTOR_BYTES)));
+typedef uint16_t Halves __attribute__((vector_size(WK_VECTOR_BYTES / 2)));
+
+WK_INLINE Floats splat(float value) {
+  Floats result;
+  for (int i = 0; i < kLanes; ++i) result[i] = value;
+  return result;
+}
+WK_INLINE Floats zeros() { return Floats{}; }
+WK_INLINE Floats select(Masks mask, Floats yes, Floats no) {
+  return (Floats)(((Words)mask & (Words)yes) | (~(Words)mask & (Words)no));
+}
+WK_INLINE Words select(Masks mask, Words yes, Words no) { return ((Words)mask & yes) | (~(Words)mask & no); }
+
+// ---- fp32 <-> 16-bit formats ----
+
+WK_INLINE Floats widen(Halves bits, bf16) { return (Floats)(__builtin_convertvector(bits, Words) << 16); }
+
+// Round to nearest, ties to even; NaN becomes the quiet NaN.
+WK_INLINE Halves narrow(Floats value, bf16) {
+  const Words bits = (Words)value;
+  const Words rounded = (bits + 0x7fffu + ((bits >> 16) & 1u)) >> 16;
+  return __builtin_convertvector(select(value != value, Words{} + 0x7fc0u, rounded), Halves);
+}
+
+#if WK_X86_INTRINSICS && defined(__AVX512F__)
+// The masked forms with a full mask are the same instructions; GCC 12 warns about the unmasked ones (its bug 105593).
+WK_INLINE Floats widen(Halves bits, fp16) { return (Floats)_mm512_maskz_cvtph_ps(0xffff, (__m256i)bits); }
+WK_INLINE Halves narrow(Floats value, fp16) {
+  constexpr int kNearest = _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC;
+  return (Halves)_mm512_maskz_cvtps_ph(0xffff, (__m512)value, kNearest);
+}
+#elif WK_X86_INTRINSICS && defined(__F16C__)
+WK_INLINE Floats widen(Halves bits, fp16) { return (Floats)_mm256_cvtph_ps((__m128i)bits); }
+WK_INLINE Halves narrow(Floats value, fp16) {
+  return (Halves)_mm256_cvtps_ph((__m256)value, _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC);
+}
+#else
+// Shift the fields into place, then let one fp32 operation move the exponent bias, subnormals included.
+WK_INLINE Floats widen(Halves half, fp16) {
+  const Words bits = __builtin_convertvector(half, Words);
+  const Words size = (bits & 0x7fffu) << 13;
+  const Floats scaled = (Floats)size * splat(0x1p112f);
+  const Words special = size | 0x7f800000u;
+  const Words result = select((Masks)(size >= (0x7c00u << 13)), special, (Words)scaled);
+  return (Floats)(result | ((bits & 0x8000u) << 16));
+}
+WK_INLINE Halves narrow(Floats value, fp16) {
+  const Words sign = (Words)value & 0x80000000u;
+  const Floats size = (Floats)((Words)value ^ sign);
+  // Adding 2^(e+13) leaves fp32 with the ulp that fp16 has at exponent e, so the sum rounds as fp16 would.
+  const Words exponent = (Words)size & 0x7f800000u;
+  const Words floor_exponent = Words{} + 0x38800000u;
+  const Words used = select((Masks)(exponent < floor_exponent), floor_exponent, exponent);
+  const Floats magic = (Floats)(used + (13u << 23));
+  const Floats rounded = (size + magic) - magic;
+  const Floats rebased = rounded * splat(0x1p-112f);
+  Words bits = (Words)rebased >> 13;
+  bits = select((Masks)(size >= splat(65520.0f)), Words{} + 0x7c00u, bits);
+  bits = select((Masks)(size != size), Words{} + 0x7e00u, bits);
+  return __builtin_convertvector(bits | (sign >> 16), Halves);
+}
+#endif
+
+// ---- memory ----
+
+// How much of a vector an access touches. The lanes past a Part read as zero and are not written.
+struct Whole {};
+struct Part {
+  int64_t count;
+};
+
+WK_INLINE Floats load(const float *from, Whole) {
+  Floats value;
+  __builtin_memcpy(&value, from, sizeof value);
+  return value;
+}
+WK_INLINE void store(float *to, Floats value, Whole) { __builtin_memcpy(to, &value, sizeof value); }
+
+template <class T>
+WK_INLINE Floats load(const T *from, Whole) {
+  Halves bits;
+  __builtin_memcpy(&bits, from, sizeof bits);
+  return widen(bits, T{});
+}
+template <class T>
+WK_INLINE void store(T *to, Floats value, Whole) {
+  const Halves bits = narrow(value, T{});
+  __builtin_memcpy(to, &bits, sizeof bits);
+}
+
+template <class T>
+inline Floats load(const T *from, Part part) {
+  T lanes[kLanes] = {};
+  __builtin_memcpy(lanes, from, static_cast<size_t>(part.count) * sizeof(T));
+  return load(lanes, Whole{});
+}
+template <class T>
+inline void store(T *to, Floats value, Part part) {
+  T lanes[kLanes];
+  store(lanes, value, Whole{});
+  __builtin_memcpy(to, lanes, static_cast<size_t>(part.count) * sizeof(T));
+}
+
+// The value as it reads back from a T.
+WK_INLINE Floats round_to(Floats value, float) { return value; }
+template <class T>
+WK_INLINE Floats round_to(Floats value, T) {
+  return widen(narrow(value, T{}), T{});
+}
+
+// ---- arithmetic ----
+
+inline float sum(Floats value) {
+  typedef float Quad __attribute__((vector_size(16)));
+  Quad parts[kLanes / 4];
+  __builtin_memcpy(parts, &value, sizeof value);
+  Quad total = parts[0];
+  for (int i = 1; i < kLanes / 4; ++i) total += parts[i];
+  return (total[0] + total[1]) + (total[2] + total[3]);
+}
+
+// (a0, a1, a2, a3, ...) -> (a1, a0, a3, a2, ...)
+WK_INLINE Floats swap_pairs(Floats value) {
+#if WK_VECTOR_BYTES == 64
+  return __builtin_shufflevector(value, value, 1, 0, 3, 2, 5, 4, 7, 6, 9, 8, 11, 10, 13, 12, 15, 14);
+#elif WK_VECTOR_BYTES == 32
+  return __builtin_shufflevector(value, value, 1, 0, 3, 2, 5, 4, 7, 6);
+#else
+  return __builtin_shufflevector(value, value, 1, 0, 3, 2);
+#endif
+}
+
+WK_INLINE float root(float value) { return __builtin_sqrtf(value); }
+
+#if WK_X86_INTRINSICS && defined(__AVX512F__)
+WK_INLINE Floats root(Floats value) { return (Floats)_mm512_maskz_sqrt_ps(0xffff, (__m512)value); }
+#elif WK_X86_INTRINSICS && defined(__AVX2__)
+WK_INLINE Floats root(Floats value) { return (Floats)_mm256_sqrt_ps((__m256)value); }
+#elif WK_X86_INTRINSICS
+WK_INLINE Floats root(Floats value) { return (Floats)_mm_sqrt_ps((__m128)value); }
+#else
+WK_INLINE Floats root(Floats value) {
+  for (int i = 0; i < kLanes; ++i) value[i] = __builtin_sqrtf(value[i]);
+  return value;
+}
+#endif
+
+// e^x within 2 ulp for x in [-87, 88]; 0 below, infinity above 88.72. NaN stays NaN.
+WK_INLINE Floats exponential(Floats x) {
+  const Masks overflows = x > splat(88.72283f);
+  const Masks vanishes = x < splat(-87.33654f);
+  Floats bounded = select(x > splat(88.37f), splat(88.37f), x);
+  bounded = select(vanishes, splat(-87.33654f), bounded);
+  // Adding 1.5 * 2^23 rounds to an integer and leaves it in the low mantissa bits.
+  const Floats magic = splat(12582912.0f);
+  const Floats shifted = bounded * splat(1.44269504f) + magic;
+  const Floats power = shifted - magic;
+  const Floats rest = (bounded - power * splat(0.693359375f)) - power * splat(-2.12194440e-4f);
+  Floats series = splat(1.9875691500e-4f);
+  series = series * rest + splat(1.3981999507e-3f);
+  series = series * rest + splat(8.3334519073e-3f);
+  series = series * rest + splat(4.1665795894e-2f);
+  series = series * rest + splat(1.6666665459e-1f);
+  series = series * rest + splat(5.0000001201e-1f);
+  series = series * rest * rest + rest + splat(1.0f);
+  const Words exponent = ((Words)shifted - (Words)magic) << 23;
+  const Floats result = (Floats)((Words)series + exponent);
+  return select(overflows, splat(__builtin_inff()), select(vanishes, zeros(), result));
+}
+
+WK_INLINE Floats sigmoid(Floats x) { return splat(1.0f) / (splat(1.0f) + exponential(-x)); }
+
+// ---- rows ----
+
+WK_INLINE int64_t row_offset(const Rows &rows, int64_t row) {
+  return row / rows.inner * rows.outer_stride + row % rows.inner * rows.inner_stride;
+}
+template <class T>
+WK_INLINE T *row_at(const Rows &rows, int64_t row) {
+  return reinterpret_cast<T *>(rows.data) + row_offset(rows, row);
+}
+
+// Calls step(i, Whole) for each full vector of a row and step(i, Part) for what is left.
+template <class Step>
+WK_INLINE void for_each_vector(int64_t width, const Step &step) {
+  int64_t i = 0;
+  for (; i + kLanes <= width; i += kLanes) step(i, Whole{});
+  if (i < width) step(i, Part{width - i});
+}
+
+// Sum of term(i, extent) over a row. Four running sums hide the latency of addition and shorten the chain of roundings.
+template <class Term>
+WK_INLINE float sum_over(int64_t width, const Term &term) {
+  Floats total[4] = {};
+  int64_t i = 0;
+  for (; i + 4 * kLanes <= width; i += 4 * kLanes) {
+    for (int k = 0; k < 4; ++k) total[k] += term(i + k * kLanes, Whole{});
+  }
+  for (; i + kLanes <= width; i += kLanes) total[0] += term(i, Whole{});
+  if (i < width) total[1] += term(i, Part{width - i});
+  return sum((total[0] + total[1]) + (total[2] + total[3]));
+}
+
+// Calls body with a value of the element type that `dtype` names.
+template <class Body>
+WK_INLINE void with_dtype(int32_t dtype, const Body &body) {
+  switch (dtype) {
+    case WK_FLOAT32: return body(float{});
+    case WK_BFLOAT16: return body(bf16{});
+    default: return body(fp16{});
+  }
+}
+
+}  // namespace WK_ISA
+}  // namespace wk

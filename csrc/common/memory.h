@@ -1,0 +1,57 @@
+// SPDX-License-Identifier: Apache-2.0
+// Temporary float memory of one call, and small tensors read as fp32.
+#pragma once
+#include <cstdlib>
+
+#include "common/tensor.h"
+
+namespace wk {
+
+class FloatBuffer {
+ public:
+  FloatBuffer() = default;
+  FloatBuffer(const FloatBuffer &) = delete;
+  FloatBuffer &operator=(const FloatBuffer &) = delete;
+  ~FloatBuffer() { std::free(data_); }
+
+  wk_status allocate(const char *op, int64_t count);
+  wk_status allocate_filled(const char *op, int64_t count, float value);
+  float *data() const { return data_; }
+
+ private:
+  float *data_ = nullptr;
+};
+
+// fp32 values of a [width] vector; copies only if it has another dtype or stride. NULL yields `width` times `fallback`.
+class FloatVector {
+ public:
+  wk_status read(const char *op, const char *name, const wk_tensor *tensor, int64_t width, float fallback = 0.0f);
+  const float *data() const { return data_; }
+
+ private:
+  FloatBuffer buffer_;
+  const float *data_ = nullptr;
+};
+
+// fp32 rows of a [B, R, D] tensor; copies only other dtypes. NULL yields one shared row of `fallback`.
+class FloatTable {
+ public:
+  wk_status read(const char *op, const char *name, const wk_tensor *tensor, int64_t batch, int64_t num_rows,
+                 int64_t width, float fallback = 0.0f);
+  const Rows &rows() const { return rows_; }
+
+ private:
+  FloatBuffer buffer_;
+  Rows rows_;
+};
+
+// Element conversion for small tensors, where speed does not matter.
+float read_float(const void *data, int32_t dtype, int64_t at);
+void write_float(void *data, int32_t dtype, int64_t at, float value);
+
+// Sums `parts` vectors of `width` floats, `stride` apart, in order, into a strided destination of any dtype.
+// Overwrites the first of them; no parts make zeros.
+void sum_partials(float *partials, int64_t parts, int64_t stride, int64_t width, void *out, int32_t dtype,
+                  int64_t out_offset, int64_t out_stride);
+
+}  // namespace wk

@@ -1,0 +1,69 @@
+// SPDX-License-Identifier: Apache-2.0
+// Reading wk_tensor: argument checks, and the folded views that kernels walk over.
+#pragma once
+#include "common/status.h"
+
+namespace wk {
+
+struct bf16 {
+  uint16_t bits;
+};
+struct fp16 {
+  uint16_t bits;
+};
+
+const char *dtype_name(int32_t dtype);
+int64_t dtype_bytes(int32_t dtype);
+int64_t element_count(const wk_tensor &tensor);
+bool is_activation_dtype(int32_t dtype);  // fp32, bf16, fp16
+
+// Every check names the op and the argument, states the rule, and shows what came.
+wk_status check_floating(const char *op, const char *name, const wk_tensor *tensor);
+wk_status check_shape(const char *op, const char *name, const wk_tensor &tensor, int32_t ndim, const int64_t *shape);
+wk_status check_same_shape(const char *op, const char *name, const wk_tensor &tensor, const char *other_name,
+                           const wk_tensor &other);
+wk_status check_same_dtype(const char *op, const char *name, const wk_tensor &tensor, const char *other_name,
+                           const wk_tensor &other);
+wk_status check_same_device(const char *op, const char *name, const wk_tensor &tensor, const char *other_name,
+                            const wk_tensor &other);
+// For functions that have no CUDA kernel.
+wk_status require_cpu(const char *op, const wk_tensor &tensor);
+
+// Rows of a tensor whose last dimension has stride 1; the leading dimensions folded to at most two levels.
+struct Rows {
+  char *data = nullptr;
+  int64_t count = 0;  // rows
+  int64_t width = 0;
+  int64_t inner = 1;         // rows per outer step
+  int64_t outer_stride = 0;  // elements
+  int64_t inner_stride = 0;
+  int32_t dtype = 0;
+};
+
+wk_status fold_rows(const char *op, const char *name, const wk_tensor &tensor, Rows *rows);
+
+// As fold_rows, for an optional tensor: NULL leaves `rows->data` null.
+wk_status fold_optional_rows(const char *op, const char *name, const wk_tensor *tensor, Rows *rows);
+
+// Which modulation row a token reads: token r of B*L, its sample's table row, its index entry.
+struct RowIndex {
+  const void *data = nullptr;  // null: every token of a sample reads row 0
+  int64_t sample_stride = 0;
+  int64_t token_stride = 0;
+  int32_t dtype = WK_INT32;
+  int64_t num_rows = 1;  // R
+};
+
+// Checks shape [B, L], dtype, strides and that every entry lies in [0, num_rows).
+wk_status read_row_index(const char *op, const wk_tensor *index, int64_t batch, int64_t length, int64_t num_rows,
+                         RowIndex *result);
+
+// Modulation row of token `token` of sample `sample`, without the sample's offset.
+inline int64_t lookup(const RowIndex &index, int64_t sample, int64_t token) {
+  if (!index.data) return 0;
+  const int64_t at = sample * index.sample_stride + token * index.token_stride;
+  if (index.dtype == WK_INT32) return static_cast<const int32_t *>(index.data)[at];
+  return static_cast<const int64_t *>(index.data)[at];
+}
+
+}  // namespace wk

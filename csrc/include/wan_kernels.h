@@ -1,0 +1,192 @@
+/* SPDX-License-Identifier: Apache-2.0
+ *
+ * wan_kernels: fused operations of the Wan video model behind a C ABI.
+ *
+ * The library needs neither Python nor a deep-learning framework. Conventions shared by every function:
+ *
+ * - Results come first, then inputs, then options, then the stream.
+ * - The caller owns every buffer. Backward functions on the CPU take temporary memory and free it before they return;
+ *   when there is none they return WK_ERROR_OUT_OF_MEMORY.
+ * - Nothing throws, aborts or prints. A call that cannot run returns a status other than WK_OK, leaves the results
+ *   unwritten, and keeps a one-line reason for wk_last_error().
+ * - Shapes are written [B, L, D]: B batch, L tokens, D width, N heads, H head width, R modulation rows, C channels.
+ *   The last dimension of a row-wise tensor must have stride 1; the leading ones may be strided as long as they fold to
+ *   at most two levels (slices, chunks and transposed batches do).
+ * - Empty tensors are valid and do nothing, except that gradients summed over nothing become zero.
+ * - NaN and infinity pass through as IEEE arithmetic says.
+ * - All tensors of a call live on one device. `stream` is a cudaStream_t for CUDA tensors and ignored on the CPU.
+ * - Functions may be called from any thread. On the CPU, results do not depend on the number of threads.
+ */
+#ifndef WAN_KERNELS_H
+#define WAN_KERNELS_H
+
+#include <stdint.h>
+
+#if defined(_WIN32)
+#define WK_API
+#else
+#define WK_API __attribute__((visibility("default")))
+#endif
+
+#ifdef __cplusplus
+extern "C" {
+#endif
+
+/* Raised whenever a struct, a constant or a signature changes; compare with wk_abi_version(). */
+#define WK_ABI_VERSION 1
+#define WK_VERSION_STRING "0.1.0"
+#define WK_MAX_DIMS 8
+
+typedef enum wk_status {
+  WK_OK = 0,
+  WK_ERROR_INVALID_ARGUMENT = 1, /* a value is wrong: shape, dtype, null pointer, unknown ISA name */
+  WK_ERROR_UNSUPPORTED = 2,      /* a valid request this build or machine cannot serve */
+  WK_ERROR_OUT_OF_MEMORY = 3,    /* temporary memory could not be had */
+  WK_ERROR_CUDA = 4              /* the CUDA runtime reported an error */
+} wk_status;
+
+typedef enum wk_dtype {
+  WK_FLOAT32 = 1,
+  WK_BFLOAT16 = 2,
+  WK_FLOAT16 = 3,
+  WK_FLOAT64 = 4, /* named so that it can be refused clearly: no kernel takes it */
+  WK_INT32 = 5,
+  WK_INT64 = 6
+} wk_dtype;
+
+typedef enum wk_device { WK_CPU = 1, WK_CUDA = 2 } wk_device;
+
+/* A view of memory that someone else owns. Strides count elements, not bytes. */
+typedef struct wk_tensor {
+  void *data;
+  int64_t shape[WK_MAX_DIMS];
+  int64_t stride[WK_MAX_DIMS];
+  int32_t ndim;
+  int32_t dtype;        /* wk_dtype */
+  int32_t device;       /* wk_device */
+  int32_t device_index; /* CUDA ordinal; 0 on the CPU */
+} wk_tensor;
+
+/* ---- The library ------------------------------------------------------------------------------------------------ */
+
+/* The WK_ABI_VERSION the library was built with. */
+WK_API int32_t wk_abi_version(void);
+
+/* The WK_VERSION_STRING the library was built with. */
+WK_API const char *wk_version(void);
+
+/* What is inside, in words: "x86-64: baseline avx2 avx512, openmp, cuda: sm_90a". */
+WK_API const char *wk_build_info(void);
+
+/* The reason the last failing call on this thread gave, "[op] what must hold, what was received"; "" before any. */
+WK_API const char *wk_last_error(void);
+
+/* The instruction set that the CPU kernels run with: "baseline", "avx2" or "avx512".
+ * The widest the machine has, unless the environment variable WAN_KERNELS_CPU_ISA (read once) names another.
+ * A name that is unknown, or that this machine or build cannot run, is an error here and in every CPU call. */
+WK_API wk_status wk_cpu_isa(const char **name);
+
+/* How many threads CPU calls from this thread use. 0 in the setter restores the default: OpenMP's choice, which follows
+ * OMP_NUM_THREADS and omp_set_num_threads; 1 in a build without OpenMP. */
+WK_API int32_t wk_num_threads(void);
+WK_API void wk_set_num_threads(int32_t num_threads);
+
+/* A view of contiguous (row-major) CPU memory; `shape` holds `ndim` <= WK_MAX_DIMS extents. */
+WK_API wk_tensor wk_contiguous(void *data, int32_t dtype, int32_t ndim, const int64_t *shape);
+
+/* ---- rms_norm --------------------------------------------------------------------------------------------------- */
+
+/* out = round(x / sqrt(mean(x^2, last) + eps)) * weight
+ *
+ * x, out  [..., D] fp32, bf16 or fp16, same dtype. out may be x itself.
+ * weight  [D] fp32, bf16 or fp16.
+ * Numerics: statistics and quotient in fp32; the quotient is rounded to x's dtype, the product once more. */
+WK_API wk_status wk_rms_norm(const wk_tensor *out, const wk_tensor *x, const wk_tensor *weight, double eps,
+                             void *stream);
+
+/* Gradients of wk_rms_norm; either result may be NULL.
+ *
+ * grad_x, grad_out, x  [..., D], one dtype. grad_weight, weight [D].
+ * Numerics: fp32; grad_weight is summed in fp32 in an order fixed by the shape. CPU only. */
+WK_API wk_status wk_rms_norm_backward(const wk_tensor *grad_x, const wk_tensor *grad_weight, const wk_tensor *grad_out,
+                                      const wk_tensor *x, const wk_tensor *weight, double eps, void *stream);
+
+/* ---- layer_norm_modulate ---------------------------------------------------------------------------------------- */
+
+/* out = (normalise(x) * weight + bias) * (1 + scale[row]) + shift[row],  normalise(x) = (x - mean) / sqrt(var + eps)
+ *
+ * x             [B, L, D] fp32, bf16 or fp16. out likewise, of any of these dtypes.
+ * scale, shift  [B, R, D], both or neither (NULL). fp32 is read in place, other dtypes through a copy.
+ * weight, bias  [D], both or neither.
+ * index         [B, L] int32 or int64 in [0, R): the modulation row of each token; NULL requires R == 1.
+ * Numerics: all in fp32 with the biased variance about the computed mean, one rounding to out's dtype. */
+WK_API wk_status wk_layer_norm_modulate(const wk_tensor *out, const wk_tensor *x, const wk_tensor *scale,
+                                        const wk_tensor *shift, const wk_tensor *weight, const wk_tensor *bias,
+                                        const wk_tensor *index, double eps, void *stream);
+
+/* Gradients of wk_layer_norm_modulate; any result may be NULL, each has its input's shape.
+ * Numerics: fp32; sums over tokens in an order fixed by the shape. CPU only. */
+WK_API wk_status wk_layer_norm_modulate_backward(const wk_tensor *grad_x, const wk_tensor *grad_scale,
+                                                 const wk_tensor *grad_shift, const wk_tensor *grad_weight,
+                                                 const wk_tensor *grad_bias, const wk_tensor *grad_out,
+                                                 const wk_tensor *x, const wk_tensor *scale, const wk_tensor *shift,
+                                                 const wk_tensor *weight, const wk_tensor *bias, const wk_tensor *index,
+                                                 double eps, void *stream);
+
+/* ---- gate_residual ---------------------------------------------------------------------------------------------- */
+
+/* out = x + y * gate[row]
+ *
+ * x, out  [B, L, D], one dtype: the residual stream, normally fp32. y [B, L, D] of any dtype.
+ * gate    [B, R, D]. index as in wk_layer_norm_modulate. out may be x itself.
+ * Numerics: fp32, one rounding to x's dtype. */
+WK_API wk_status wk_gate_residual(const wk_tensor *out, const wk_tensor *x, const wk_tensor *y, const wk_tensor *gate,
+                                  const wk_tensor *index, void *stream);
+
+/* Gradients of wk_gate_residual for y and gate; either result may be NULL. The gradient of x is grad_out itself.
+ * Numerics: fp32; grad_gate is summed over tokens in an order fixed by the shape. CPU only. */
+WK_API wk_status wk_gate_residual_backward(const wk_tensor *grad_y, const wk_tensor *grad_gate,
+                                           const wk_tensor *grad_out, const wk_tensor *y, const wk_tensor *gate,
+                                           const wk_tensor *index, void *stream);
+
+/* ---- rms_norm_rope ---------------------------------------------------------------------------------------------- */
+
+/* out = rotate(rms_norm(x, weight)): the norm spans all heads, then adjacent pairs (2i, 2i+1) of each head turn.
+ *
+ * x        [B, L, N*H] fp32, bf16 or fp16. out [B, L, N, H] of x's dtype. weight [N*H].
+ * freqs_*  [len, pairs, 2] fp32, contiguous, holding (cos, sin); pairs_t + pairs_y + pairs_x == H / 2.
+ * grid     {T, Y, X}, T*Y*X <= L, each extent at most its table's length. Token l < T*Y*X sits at (t, y, x), x fastest;
+ *          the first pairs_t pairs turn by freqs_t[t], the next by freqs_y[y], the rest by freqs_x[x]. Tokens past the
+ *          grid are normalised and not rotated.
+ * Numerics: as wk_rms_norm up to the product with weight, which stays fp32 through the rotation; one final rounding. */
+WK_API wk_status wk_rms_norm_rope(const wk_tensor *out, const wk_tensor *x, const wk_tensor *weight,
+                                  const wk_tensor *freqs_t, const wk_tensor *freqs_y, const wk_tensor *freqs_x,
+                                  int64_t num_heads, const int64_t grid[3], double eps, void *stream);
+
+/* Gradients of wk_rms_norm_rope for x and weight; either result may be NULL. CPU only. */
+WK_API wk_status wk_rms_norm_rope_backward(const wk_tensor *grad_x, const wk_tensor *grad_weight,
+                                           const wk_tensor *grad_out, const wk_tensor *x, const wk_tensor *weight,
+                                           const wk_tensor *freqs_t, const wk_tensor *freqs_y, const wk_tensor *freqs_x,
+                                           int64_t num_heads, const int64_t grid[3], double eps, void *stream);
+
+/* ---- channel_rms_norm_silu -------------------------------------------------------------------------------------- */
+
+/* out = silu(x / max(||x||, 1e-12) * sqrt(C) * weight), the norm over dimension 1; silu only if apply_silu
+ *
+ * x, out  [B, C, ...] with one to three spatial dimensions, fp32, bf16 or fp16, one dtype, and both either contiguous
+ * or channels-last (channel stride 1, spatial dimensions dense). out may be x itself. weight  [C]. Numerics: fp32, one
+ * rounding to x's dtype. */
+WK_API wk_status wk_channel_rms_norm_silu(const wk_tensor *out, const wk_tensor *x, const wk_tensor *weight,
+                                          int32_t apply_silu, void *stream);
+
+/* Gradients of wk_channel_rms_norm_silu; either result may be NULL. grad_x, grad_out and x share one memory layout.
+ * Numerics: fp32; grad_weight is summed in an order fixed by the shape. CPU only. */
+WK_API wk_status wk_channel_rms_norm_silu_backward(const wk_tensor *grad_x, const wk_tensor *grad_weight,
+                                                   const wk_tensor *grad_out, const wk_tensor *x,
+                                                   const wk_tensor *weight, int32_t apply_silu, void *stream);
+
+#ifdef __cplusplus
+}
+#endif
+
+#endif /* WAN_KERNELS_H */
