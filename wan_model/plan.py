@@ -225,7 +225,7 @@ class _NoInitialisation(TorchFunctionMode):
 def _rows(traced: Trace, device: DeviceName, is_here: bool) -> Iterator[Row]:
     for call in traced.calls.values():
         flops, num_bytes = (_room_cost(call) if call.is_room else (call.flops, call.num_bytes))
-        backend, why = _explain(call, device, is_here) if call.is_room else ("torch", "not a room: left to torch")
+        backend, why = _explain(call, device, is_here) if call.is_room else ("torch", "left to torch")
         yield Row(call.op, call.shape, call.num_calls, flops, num_bytes, backend, why)
 
 

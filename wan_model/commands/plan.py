@@ -32,8 +32,28 @@ def print_plan(plan: Plan) -> None:
     print(f"{plan.num_tokens:,} tokens, {si(plan.forward_flops, 'FLOP')} per forward\n")
     print_table("One forward of the DiT, one video", COLUMNS, table_rows(plan.forward), right=NUMBERS)
     if plan.decode:
-        print_table("Decoding with the VAE, one latent frame at a time", COLUMNS, table_rows(plan.decode), right=NUMBERS)
+        rows = table_rows(merge_shapes(plan.decode))
+        print_table("Decoding with the VAE, one latent frame at a time", COLUMNS, rows, right=NUMBERS)
     print_table("In all", ("what", "amount"), summary(plan), right=("amount",))
+
+
+def merge_shapes(rows: tuple[Row, ...]) -> tuple[Row, ...]:
+    """One row per op and backend: the VAE has dozens of shapes, which --json lists."""
+    groups: dict[tuple[str, str, str], list[Row]] = {}
+    for row in rows:
+        groups.setdefault((row.op, row.backend, row.why), []).append(row)
+    return tuple(
+        Row(
+            op=op,
+            shape=group[0].shape if len(group) == 1 else f"{len(group)} shapes",
+            num_calls=sum(row.num_calls for row in group),
+            flops=sum(row.flops for row in group),
+            num_bytes=sum(row.num_bytes for row in group),
+            backend=backend,
+            why=why,
+        )
+        for (op, backend, why), group in groups.items()
+    )
 
 
 def table_rows(rows: tuple[Row, ...]) -> list[list[object]]:
