@@ -18,6 +18,7 @@ and last steps as in Wan2.1 `utils/fm_solvers_unipc.py` and `utils/fm_solvers.py
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 
 import torch
 from torch import Tensor
@@ -64,7 +65,7 @@ def make_solver(name: SolverName, sigmas: Sequence[float]) -> Solver:
     """
     check_solver(name)
     levels = tuple(float(sigma) for sigma in sigmas)
-    falls = all(before > after for before, after in zip(levels, levels[1:], strict=False))
+    falls = all(before > after for before, after in pairwise(levels))
     if len(levels) < 2 or not falls or levels[0] > 1 or levels[-1] < 0:
         raise ValueError(f"[solver] sigmas must fall from at most 1 to at least 0, got {list(levels)}")
     advance = {"unipc": _unipc_step, "dpm++": _dpmpp_step, "euler": _euler_step}[name]

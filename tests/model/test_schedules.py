@@ -1,5 +1,7 @@
 """The grids equal the official code's, digit for digit."""
 
+from itertools import pairwise
+
 import pytest
 
 from wan_model.schedules import make_schedule
@@ -37,7 +39,7 @@ def test_expert_switch_falls_where_the_official_one_does(shift, boundary, num_hi
 def test_short_grids_fall_to_zero(solver, num_steps):
     sigmas = make_schedule(solver, num_steps, shift=3.0).sigmas
     assert len(sigmas) == num_steps + 1
-    assert all(a > b for a, b in zip(sigmas, sigmas[1:], strict=False))
+    assert all(a > b for a, b in pairwise(sigmas))
     assert sigmas[-1] == 0.0
 
 

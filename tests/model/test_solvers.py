@@ -1,6 +1,7 @@
 """Solvers against Diffusers, against an ODE with a known answer, and against each other."""
 
 import math
+from itertools import pairwise
 
 import numpy as np
 import pytest
@@ -98,7 +99,7 @@ def global_error(name: str, num_steps: int) -> float:
 @pytest.mark.parametrize(("name", "order"), [("euler", 1), ("dpm++", 2), ("unipc", 2)])
 def test_order_of_convergence(name, order):
     errors = [global_error(name, num_steps) for num_steps in (40, 80, 160)]
-    orders = [math.log2(coarse / fine) for coarse, fine in zip(errors, errors[1:], strict=False)]
+    orders = [math.log2(coarse / fine) for coarse, fine in pairwise(errors)]
     assert min(orders) > order - 0.2
     if name == "euler":
         assert max(orders) < 1.2

@@ -40,7 +40,7 @@ def transformers_twin(encoder: TextEncoder) -> torch.nn.Module:
             num_layers=CONFIG.num_layers,
             num_heads=CONFIG.num_heads,
             feed_forward_proj="gated-gelu",
-        )  # fmt: skip
+        )
     ).eval()
     weights = {diffusers_text_name(name): tensor for name, tensor in encoder.state_dict().items()}
     weights["encoder.embed_tokens.weight"] = weights["shared.weight"]
