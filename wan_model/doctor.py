@@ -10,7 +10,7 @@ from typing import Any
 import torch
 
 import wan_model
-from wan_kernels import dispatch
+from wan_kernels import dispatch, native
 from wan_model.config import PRESETS
 from wan_model.plan import WEIGHT_DTYPES, check_memory, estimate_memory, free_bytes
 from wan_model.tables import print_table, si
@@ -75,12 +75,11 @@ def processor_name() -> str:
 
 
 def native_library() -> str:
-    """What the compiled library holds and which instruction set it chose, or why it is not there."""
-    try:
-        from wan_kernels import _native
-    except ImportError as error:
-        return f"not available: {error}"
-    return f"{_native.build_info()}; runs with {_native.cpu_isa()}"
+    """What the compiled library holds and which instruction set it chose, or why it cannot be used."""
+    reason = native.cpu_unavailable()
+    if reason is not None:
+        return f"not available: {reason}"
+    return f"{native.library().build_info()}; runs with {native.library().cpu_isa()}"
 
 
 def models() -> Iterator[dict[str, Any]]:
