@@ -3,7 +3,7 @@
 import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from functools import cache
 from pathlib import Path
 from typing import Any, Literal
@@ -17,7 +17,7 @@ from wan_model.config import ModelConfig
 from wan_model.dit import DiT
 from wan_model.settings import check_num_frames, check_size, latent_shape, num_tokens
 from wan_model.text_encoder import TextEncoder
-from wan_model.tracing import Call, Trace, trace
+from wan_model.tracing import Call, Trace, extrapolate, trace
 from wan_model.vae import WanVAE
 
 DeviceName = Literal["cpu", "cuda"]
@@ -191,21 +191,36 @@ def num_parameters(build: Callable[[], nn.Module]) -> int:
 
 @cache
 def trace_forward(config: ModelConfig, shape: tuple[int, int, int, int], dtype: torch.dtype) -> Trace:
-    """One DiT forward over one sample of latents [C, T, Y, X]."""
-    dit = _on_meta(lambda: DiT(config.dit)).to(dtype)
+    """One DiT forward over one sample of latents [C, T, Y, X]; all blocks are alike, so two are run."""
     latents = torch.empty(1, config.dit.in_dim, *shape[1:], device="meta")
     timestep = torch.empty(1, device="meta")
     context = torch.empty(1, config.dit.text_len, config.dit.text_dim, device="meta", dtype=dtype)
-    return trace(lambda: dit(latents, timestep, context))
+
+    def trace_layers(num_layers: int) -> Trace:
+        dit = _on_meta(lambda: DiT(replace(config.dit, num_layers=num_layers))).to(dtype)
+        return trace(lambda: dit(latents, timestep, context))
+
+    return extrapolate(trace_layers(1), trace_layers(2), config.dit.num_layers - 1)
 
 
 @cache
 def trace_decode(config: ModelConfig, shape: tuple[int, int, int, int]) -> Trace:
-    """Decoding one video from latents [C, T, Y, X], one latent frame at a time; empty without a VAE."""
+    """Decoding one video from latents [C, T, Y, X], one latent frame at a time; empty without a VAE.
+
+    The first frame stands alone and the second finds empty caches; from the third on all are alike.
+    """
     if config.vae is None:
         return Trace()
-    vae, latents = _on_meta(lambda: WanVAE(config.vae)), torch.empty(1, *shape, device="meta")
-    return trace(lambda: [frames for frames in vae.decode_chunks(latents)])
+    vae = _on_meta(lambda: WanVAE(config.vae))
+    num_latents = shape[1]
+
+    def trace_frames(count: int) -> Trace:
+        latents = torch.empty(1, shape[0], count, *shape[2:], device="meta")
+        return trace(lambda: [None for _ in vae.decode_chunks(latents)])
+
+    if num_latents <= 3:
+        return trace_frames(num_latents)
+    return extrapolate(trace_frames(2), trace_frames(3), num_latents - 2)
 
 
 def _on_meta(build: Callable[[], nn.Module]) -> nn.Module:

@@ -6,7 +6,7 @@ is written down a second time.
 
 import weakref
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import torch
@@ -59,6 +59,18 @@ def trace(run: Callable[[], object]) -> Trace:
     return recorder.trace
 
 
+def extrapolate(fewer: Trace, more: Trace, num_steps: int) -> Trace:
+    """`fewer`, plus `num_steps` times what `more` does beyond it: a network of equal blocks from its first two."""
+    calls = {key: replace(call) for key, call in fewer.calls.items()}
+    for key, call in more.calls.items():
+        known = calls.setdefault(key, replace(call, num_calls=0, flops=0, num_bytes=0))
+        before = fewer.calls.get(key, replace(known))
+        known.num_calls += num_steps * (call.num_calls - before.num_calls)
+        known.flops += num_steps * (call.flops - before.flops)
+        known.num_bytes += num_steps * (call.num_bytes - before.num_bytes)
+    return Trace(calls, max(fewer.peak_bytes, more.peak_bytes))
+
+
 class _Recorder(TorchDispatchMode):
     def __init__(self) -> None:
         super().__init__()
@@ -69,33 +81,30 @@ class _Recorder(TorchDispatchMode):
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         kwargs = kwargs or {}
         result = func(*args, **kwargs)
-        outputs = [leaf for leaf in tree_leaves(result) if isinstance(leaf, Tensor)]
-        if self._hold(outputs) or func.namespace == "wan_kernels":
-            self._count(func, args, kwargs, result, outputs)
+        inputs, outputs = tensors((args, kwargs)), tensors(result)
+        if self._hold(inputs, outputs) or func.namespace == "wan_kernels":
+            self._count(func, args, kwargs, result, inputs, outputs)
         return result
 
-    def _hold(self, outputs: list[Tensor]) -> bool:
-        """Adds storages not seen before to what is alive; False when the outputs are only views."""
-        is_new = False
-        for output in outputs:
-            storage = output.untyped_storage()
-            key = storage._cdata
-            if key in self.live:
-                continue
-            is_new = True
-            self.live[key] = storage.nbytes()
+    def _hold(self, inputs: list[Tensor], outputs: list[Tensor]) -> bool:
+        """Adds new storages to what is alive; False when every output is a view of an input or the input itself."""
+        old = {tensor.untyped_storage()._cdata for tensor in inputs}
+        new = {storage._cdata: storage for storage in (tensor.untyped_storage() for tensor in outputs)}
+        for key in new.keys() - old:
+            self.live[key] = new[key].nbytes()
             self.live_bytes += self.live[key]
-            weakref.finalize(storage, self._release, key)
+            weakref.finalize(new[key], self._release, key)
         self.trace.peak_bytes = max(self.trace.peak_bytes, self.live_bytes)
-        return is_new
+        return bool(new.keys() - old)
 
     def _release(self, key: int) -> None:
         self.live_bytes -= self.live.pop(key, 0)
 
-    def _count(self, func: Any, args: Any, kwargs: Any, result: Any, outputs: list[Tensor]) -> None:
+    def _count(
+        self, func: Any, args: Any, kwargs: Any, result: Any, inputs: list[Tensor], outputs: list[Tensor]
+    ) -> None:
         is_room = func.namespace == "wan_kernels"
         name = func._schema.name.split("::")[1]
-        inputs = [leaf for leaf in tree_leaves((args, kwargs)) if isinstance(leaf, Tensor)]
         op = name if is_room else LIBRARY_OPS.get(name, "elementwise")
         shape = "" if op == "elementwise" else describe(op, inputs)
         call = self.trace.calls.get((op, shape))
@@ -105,6 +114,10 @@ class _Recorder(TorchDispatchMode):
         call.num_bytes += sum(tensor.nbytes for tensor in inputs + outputs)
         if op in ("linear", "matmul", "convolution"):
             call.flops += flop_registry[func.overloadpacket](*args, **kwargs, out_val=result)
+
+
+def tensors(tree: Any) -> list[Tensor]:
+    return [leaf for leaf in tree_leaves(tree) if isinstance(leaf, Tensor)]
 
 
 def _keep(args: Any, kwargs: Any, func: Any) -> tuple[Any, ...]:
