@@ -156,12 +156,17 @@ def _implement_backward(op: Op) -> None:
         assert backend.backward is not None
         call = (tuple(grads), args, tuple(outputs))
         found = backend.backward(*call, needed) if backend.takes_needed else backend.backward(*call)
-        chosen = zip(op.tensors(args), found, needed, strict=True)
-        return [_own_gradient(x, gradient, grads) for x, gradient, is_needed in chosen if is_needed]
+        return [
+            _own_gradient(args[slot], gradient, grads)
+            for slot, gradient, is_needed in zip(op.tensor_slots, found, needed, strict=True)
+            if is_needed
+        ]
 
     def fake(grads: list[Tensor | None], *rest: Any) -> list[Tensor]:
-        *inputs, _, needed = rest
-        return [torch.empty_like(x) for x, is_needed in zip(op.tensors(tuple(inputs)), needed, strict=True) if is_needed]
+        needed = rest[-1]
+        return [
+            torch.empty_like(rest[slot]) for slot, is_needed in zip(op.tensor_slots, needed, strict=True) if is_needed
+        ]
 
     def refuse_second(keyset: Any, grads: list[Tensor | None], *rest: Any) -> list[Tensor]:
         tensors = [*grads, *(value for value in rest if isinstance(value, Tensor))]

@@ -72,10 +72,11 @@ _backward_candidates: dict[str, tuple[Backend, ...]] = {}
 
 def parse_forced(text: str) -> dict[str, str]:
     """WAN_KERNELS_BACKEND: `cpu` for every op that has it, or `rms_norm=cpu,attention=reference`."""
-    entries = [entry.strip().partition("=") for entry in text.split(",") if entry.strip()]
-    return {op.strip(): name.strip() if equals else op.strip() for op, equals, name in entries if equals} | {
-        EVERY_OP: name for name, equals, _ in entries if not equals
-    }
+    choices = {}
+    for entry in filter(str.strip, text.split(",")):
+        op, _, name = entry.rpartition("=")
+        choices[op.strip() or EVERY_OP] = name.strip()
+    return choices
 
 
 _forced: dict[str, str] = parse_forced(os.environ.get("WAN_KERNELS_BACKEND", ""))
@@ -230,7 +231,7 @@ def explain(op: str, *args: Any, device: str | None = None, elsewhere: bool = Fa
     elsewhere: judge the call alone, as on a machine where every backend is available.
     """
     args = args if device is None else _moved(args, device)
-    refused = []
+    refused: list[tuple[str, str]] = []
     for backend in _backends.get(op, ()):
         reason = _refusal(backend, args, elsewhere)
         if reason is None:
@@ -252,8 +253,8 @@ def _moved(args: tuple[Any, ...], device: str) -> tuple[Any, ...]:
 
 def survey() -> list[Standing]:
     """Every op on every backend name known to any op, with the reason for each hole on this machine."""
-    known = list(dict.fromkeys(name for op in ops() for name in names(op) if name != REFERENCE)) + [REFERENCE]
-    return [Standing(op, name, _hole(op, name)) for op in ops() for name in known]
+    known = dict.fromkeys(name for op in ops() for name in names(op) if name != REFERENCE)
+    return [Standing(op, name, _hole(op, name)) for op in ops() for name in (*known, REFERENCE)]
 
 
 def _hole(op: str, name: str) -> str | None:

@@ -1,11 +1,11 @@
-"""Modulation rows: a batch holds few distinct timesteps, so scale, shift and gate have R rows and tokens point at them."""
+"""Modulation rows: a batch holds few distinct timesteps, so scale, shift and gate have R rows; tokens point at them."""
 
 import torch
 from torch import Tensor
 
 
 def rows_of_tokens(rows: Tensor, index: Tensor | None) -> Tensor:
-    """The row of each token: rows [B, R, D], index [B, L] or None (then R == 1) -> [B, L, D], or [B, 1, D] to broadcast."""
+    """The row of each token: rows [B, R, D], index [B, L] -> [B, L, D]; no index (R == 1) -> rows, to broadcast."""
     if index is None:
         return rows
     num_samples, num_rows, width = rows.shape

@@ -1,9 +1,10 @@
 """attention on torch's own fused kernels: flash on CPU; flash or memory-efficient on CUDA. No matrix of logits is kept.
 
-Calls the aten ops under F.scaled_dot_product_attention, because that function does not return the log-sum-exp. A
-gradient that flows through the log-sum-exp goes to the reference: the fused backwards take none.
+Calls the aten ops under F.scaled_dot_product_attention, because that function does not return the log-sum-exp. The
+fused backwards take no gradient through the log-sum-exp: where there is one, the reference runs on blocks of queries.
 """
 
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -21,6 +22,9 @@ HALVES = (torch.bfloat16, torch.float16)
 FLASH_MAX_HEAD_WIDTH = 256
 # The memory-efficient kernel reads the bias in vectors, and pads its log-sum-exp to whole blocks of queries.
 BIAS_ALIGNMENT = 16
+LSE_ALIGNMENT = 32
+# Logits held at once where a gradient flows through the log-sum-exp: 256 MiB of float32.
+MAX_LOGITS = 2**26
 
 
 def reject(q: Tensor, k: Tensor, v: Tensor, k_lengths: Tensor | None, scale: float | None) -> str | None:
@@ -37,7 +41,8 @@ def reject(q: Tensor, k: Tensor, v: Tensor, k_lengths: Tensor | None, scale: flo
 
 def forward(q: Tensor, k: Tensor, v: Tensor, k_lengths: Tensor | None, scale: float | None) -> tuple[Tensor, Tensor]:
     run = _forward_cpu if q.device.type == "cpu" else _forward_cuda
-    return run(*_by_head(q, k, v), k_lengths, scale)
+    q, k, v = _by_head(q, k, v)
+    return run(q, k, v, k_lengths, scale)
 
 
 def backward(
@@ -46,11 +51,33 @@ def backward(
     q, k, v, k_lengths, scale = inputs
     grad_out, grad_lse = grads
     if grad_lse is not None or grad_out is None:
-        return reference.backward(grads, inputs, outputs)
-    run = _backward_cpu if q.device.type == "cpu" else _backward_cuda
-    out, lse = outputs
-    found = run(*_by_head(grad_out, q, k, v, out), lse, k_lengths, scale)
+        return _backward_through_lse(grads, inputs, outputs)
+    run: Callable[..., tuple[Tensor, ...]] = _backward_cpu if q.device.type == "cpu" else _backward_cuda
+    grad_out, q, k, v, out = _by_head(grad_out, q, k, v, outputs[0])
+    found = run(grad_out, q, k, v, out, outputs[1], k_lengths, scale)
     return (*(grad.transpose(1, 2) for grad in found), None)
+
+
+def _backward_through_lse(
+    grads: tuple[Tensor | None, ...], inputs: Inputs, outputs: tuple[Tensor, ...]
+) -> tuple[Tensor | None, ...]:
+    q, k, v, k_lengths, scale = inputs
+    grad_out, grad_lse = grads
+    wide_k, wide_v = (each.to(torch.promote_types(each.dtype, torch.float32)) for each in (k, v))
+    num_queries = max(MAX_LOGITS // max(q.shape[0] * q.shape[2] * k.shape[1], 1), 1)
+    grad_q, grad_k, grad_v = [], torch.zeros_like(wide_k), torch.zeros_like(wide_v)
+    for start in range(0, q.shape[1], num_queries):
+        rows = slice(start, start + num_queries)
+        block = (q[:, rows].to(wide_k.dtype), wide_k, wide_v, k_lengths, scale)
+        block_grads = (
+            None if grad_out is None else grad_out[:, rows],
+            None if grad_lse is None else grad_lse[..., rows],
+        )
+        block_q, block_k, block_v, _ = reference.backward(block_grads, block, outputs)
+        grad_q.append(block_q)
+        grad_k += block_k
+        grad_v += block_v
+    return torch.cat(grad_q, dim=1).to(q.dtype), grad_k.to(k.dtype), grad_v.to(v.dtype), None
 
 
 def _by_head(*tensors: Tensor) -> tuple[Tensor, ...]:
@@ -133,15 +160,15 @@ def _backward_cuda(
     k_lengths: Tensor | None,
     scale: float | None,
 ) -> tuple[Tensor, ...]:
-    # Dropout is off, so the state of its random generator is never read.
+    # The state of the random generator is not read without dropout.
     unused = torch.zeros((), dtype=torch.int64, device=q.device)
     if _use_flash(q, k_lengths):
-        lengths = (None, None, q.shape[2], k.shape[2])
-        dropout = (0.0, False, unused, unused)
-        saved = (grad_out, q, k, v, out, lse, *lengths, *dropout)
-        return aten._scaled_dot_product_flash_attention_backward(*saved, scale=scale)
-    padded_lse = F.pad(lse, (0, -lse.shape[2] % 32), value=float("inf"))
-    saved = (grad_out, q, k, v, _key_bias(q, k, k_lengths), out, padded_lse, unused, unused)
+        # No packed sequences, no dropout, not causal.
+        rest = (None, None, q.shape[2], k.shape[2], 0.0, False, unused, unused)
+        return aten._scaled_dot_product_flash_attention_backward(grad_out, q, k, v, out, lse, *rest, scale=scale)
+    bias = _key_bias(q, k, k_lengths)
+    padded_lse = F.pad(lse, (0, -lse.shape[2] % LSE_ALIGNMENT), value=float("inf"))
+    saved = (grad_out, q, k, v, bias, out, padded_lse, unused, unused)
     needed = [True, True, True, False]
     return aten._scaled_dot_product_efficient_attention_backward(*saved, 0.0, needed, scale=scale)[:3]
 

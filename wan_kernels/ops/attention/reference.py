@@ -45,13 +45,16 @@ def backward(
     grads: tuple[Tensor | None, ...],
     inputs: tuple[Tensor, Tensor, Tensor, Tensor | None, float | None],
     outputs: tuple[Tensor, ...],
-) -> tuple[Tensor | None, ...]:
-    """From the saved log-sum-exp; takes a gradient through it too. Source: arXiv 2205.14135, algorithm 4."""
+) -> tuple[Tensor, Tensor, Tensor, None]:
+    """Takes a gradient through the log-sum-exp too. Source: arXiv 2205.14135, algorithm 4.
+
+    The softmax is computed anew, not from the saved log-sum-exp, whose rounding another backend may have made.
+    """
     q, k, v, k_lengths, scale = inputs
     grad_out, grad_lse = grads
     q_BNLH, k_BNSH, v_BNSH = widened_by_head(k_lengths, q, k, v)
     factor = scale_of(q, scale)
-    weights = torch.exp(logits_of(q_BNLH, k_BNSH, k_lengths, factor) - outputs[1].unsqueeze(-1))
+    weights = logits_of(q_BNLH, k_BNSH, k_lengths, factor).softmax(-1)
 
     grad_v = torch.zeros_like(v_BNSH)
     grad_logits = torch.zeros_like(weights) if grad_lse is None else weights * grad_lse.unsqueeze(-1)
@@ -62,7 +65,8 @@ def backward(
         mean_grad = (weights * grad_weights).sum(-1, keepdim=True)
         grad_logits = grad_logits + weights * (grad_weights - mean_grad)
     grad_q, grad_k = grad_logits @ k_BNSH * factor, grad_logits.mT @ q_BNLH * factor
-    return (*(grad.transpose(1, 2).to(q.dtype) for grad in (grad_q, grad_k, grad_v)), None)
+    grad_q, grad_k, grad_v = (grad.transpose(1, 2).to(q.dtype) for grad in (grad_q, grad_k, grad_v))
+    return grad_q, grad_k, grad_v, None
 
 
 def cost(q: Tensor, k: Tensor, v: Tensor, k_lengths: Tensor | None, scale: float | None) -> Cost:

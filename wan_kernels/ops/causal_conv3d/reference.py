@@ -3,6 +3,7 @@
 Rounding points: those of torch's convolution in x.dtype (accumulates in float32 or wider, rounds once).
 """
 
+from collections.abc import Iterator
 from typing import NamedTuple
 
 import torch
@@ -58,6 +59,10 @@ def last_frames(x: Tensor, cache: Tensor | None, num_history: int) -> Tensor:
     return frames[:, :, frames.shape[2] - num_history :].clone(memory_format=layout_of(x))
 
 
+def num_kept(weight: Tensor, stride: list[int], return_cache: bool) -> int:
+    return weight.shape[2] - stride[0] if return_cache else 0
+
+
 def lower(x: Tensor, weight: Tensor, cache: Tensor | None, stride: list[int], padding: list[int]) -> Lowered:
     kernel_t, stride_t = weight.shape[2], stride[0]
     # One frame after nothing but zeros (an image): only the last tap of the kernel sees it.
@@ -84,8 +89,7 @@ def forward(
         y = as_video(F.conv2d(frames, kernel, bias, strides, pads), x.shape[0])
     else:
         y = F.conv3d(frames, kernel, bias, strides, pads)
-    num_kept = weight.shape[2] - stride[0] if return_cache else 0
-    return y.contiguous(memory_format=layout_of(x)), last_frames(x, cache, num_kept)
+    return y.contiguous(memory_format=layout_of(x)), last_frames(x, cache, num_kept(weight, stride, return_cache))
 
 
 def backward(
@@ -95,7 +99,7 @@ def backward(
     needed: tuple[bool, ...],
 ) -> tuple[Tensor | None, ...]:
     """The convolution's own backward, and autograd only for the moves around it, so that it is not run again."""
-    x, weight, bias, cache, stride, padding, return_cache = inputs
+    x, weight, _, cache, stride, padding, return_cache = inputs
     grad_y, grad_cache = grads
     sources = [
         each.detach().requires_grad_(is_needed) if each is not None else None
@@ -105,17 +109,15 @@ def backward(
         source_x, source_weight, source_cache = sources
         assert source_x is not None and source_weight is not None
         lowered = lower(source_x, source_weight, source_cache, stride, padding)
-        kept = last_frames(source_x, source_cache, weight.shape[2] - stride[0]) if grad_cache is not None else None
+        kept = last_frames(source_x, source_cache, num_kept(weight, stride, return_cache))
 
-    grad_bias, moved = None, []
+    grad_bias, moved = None, [(kept, grad_cache)]
     if grad_y is not None:
         grad_frames, grad_kernel, grad_bias = _convolution_backward(grad_y, lowered, needed[2])
-        moved = [(lowered.frames, grad_frames), (lowered.kernel, grad_kernel)]
-    if kept is not None:
-        moved.append((kept, grad_cache))
+        moved += [(lowered.frames, grad_frames), (lowered.kernel, grad_kernel)]
     moved = [(y, grad) for y, grad in moved if y.requires_grad and grad is not None]
     wanted = [each for each in sources if each is not None and each.requires_grad]
-    found = iter(())
+    found: Iterator[Tensor | None] = iter(())
     if moved and wanted:
         ys, cotangents = zip(*moved, strict=True)
         found = iter(torch.autograd.grad(ys, wanted, cotangents, allow_unused=True))

@@ -22,8 +22,8 @@ def forward(
     out_dtype: torch.dtype | None,
 ) -> Tensor:
     compute = torch.promote_types(x.dtype, torch.float32)
-    affine = (None, None) if weight is None or bias is None else (weight.to(compute), bias.to(compute))
-    y = F.layer_norm(x.to(compute), x.shape[-1:], *affine, eps)
+    weight, bias = (None if each is None else each.to(compute) for each in (weight, bias))
+    y = F.layer_norm(x.to(compute), x.shape[-1:], weight, bias, eps)
     if scale is not None and shift is not None:
         y = y * (1 + rows_of_tokens(scale.to(compute), index)) + rows_of_tokens(shift.to(compute), index)
     return y.to(out_dtype or x.dtype).contiguous()

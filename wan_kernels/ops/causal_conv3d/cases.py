@@ -1,0 +1,88 @@
+"""Real shapes of Wan's VAE, odd shapes, extremes."""
+
+from typing import Any
+
+import torch
+
+from wan_kernels.common.case import Build, Case, Inputs
+
+ONE_AROUND = (1, 1, 1, 1)
+
+
+def video(
+    shape: tuple[int, int, int, int, int],
+    num_out: int,
+    kernel: tuple[int, int, int],
+    stride: tuple[int, int, int] = (1, 1, 1),
+    padding: tuple[int, int, int, int] = (0, 0, 0, 0),
+    has_cache: bool = False,
+    has_bias: bool = True,
+    return_cache: bool = True,
+    is_channels_last: bool = False,
+    scale: float = 1.0,
+) -> Build:
+    def build(make: Inputs) -> tuple[Any, ...]:
+        num_samples, num_in, _, height, width = shape
+        fan_in = num_in * kernel[0] * kernel[1] * kernel[2]
+        x = make.normal(*shape, scale=scale)
+        weight = make.normal(num_out, num_in, *kernel, scale=fan_in**-0.5)
+        bias = make.normal(num_out) if has_bias else None
+        cache = make.normal(num_samples, num_in, kernel[0] - stride[0], height, width) if has_cache else None
+        if is_channels_last:
+            x = x.contiguous(memory_format=torch.channels_last_3d)
+        return x, weight, bias, cache, list(stride), list(padding), return_cache
+
+    return build
+
+
+def sliced(make: Inputs) -> tuple[Any, ...]:
+    x = make.normal(2, 6, 7, 5, 12)[:, ::2, 1:, :, ::2]
+    return x, make.normal(4, 3, 3, 3, 6)[..., ::2], make.normal(8)[::2], None, [1, 1, 1], list(ONE_AROUND), True
+
+
+def same(
+    shape: tuple[int, int, int, int, int],
+    num_out: int,
+    has_cache: bool = False,
+    has_bias: bool = True,
+    return_cache: bool = True,
+    is_channels_last: bool = False,
+    scale: float = 1.0,
+) -> Build:
+    """3 x 3 x 3 that keeps the size: nearly every layer of the VAE."""
+    return video(
+        shape, num_out, (3, 3, 3), (1, 1, 1), ONE_AROUND, has_cache, has_bias, return_cache, is_channels_last, scale
+    )
+
+
+def halve(shape: tuple[int, int, int, int, int], num_out: int, is_channels_last: bool = False) -> Build:
+    """The encoder's step to half the rows and columns."""
+    return video(shape, num_out, (1, 3, 3), (1, 2, 2), (0, 1, 0, 1), is_channels_last=is_channels_last)
+
+
+CASES = (
+    Case("decoder_96_720p_4f", same((1, 96, 4, 720, 1280), 96, has_cache=True), is_heavy=True),
+    Case("decoder_192_360p_4f", same((1, 192, 4, 360, 640), 192, has_cache=True), is_heavy=True),
+    Case("decoder_384_90p_1f", same((1, 384, 1, 90, 160), 384, has_cache=True), is_heavy=True),
+    Case("tiny_decoder_16_96p_4f", same((1, 16, 4, 96, 96), 16, has_cache=True), is_heavy=True),
+    Case("first_layer_chunk", same((1, 3, 4, 6, 7), 96, has_cache=True)),
+    Case("middle_layer", same((1, 96, 2, 5, 4), 96)),
+    Case("no_history", same((2, 8, 5, 6, 7), 12, return_cache=False)),
+    Case("short_chunk", same((2, 8, 1, 6, 7), 12, has_cache=True)),
+    Case("image", same((3, 8, 1, 6, 7), 12)),
+    Case("channels_last", same((2, 8, 5, 6, 7), 12, has_cache=True, is_channels_last=True)),
+    Case("image_channels_last", same((2, 8, 1, 6, 7), 12, is_channels_last=True)),
+    Case("no_bias", same((1, 8, 3, 6, 7), 12, has_bias=False)),
+    Case("pointwise", video((2, 16, 3, 5, 4), 8, kernel=(1, 1, 1))),
+    Case("halve_frames", halve((1, 8, 3, 9, 7), 8)),
+    Case("halve_frames_channels_last", halve((2, 8, 3, 8, 6), 8, is_channels_last=True)),
+    Case("halve_time", video((1, 8, 4, 3, 5), 8, kernel=(3, 1, 1), stride=(2, 1, 1), has_cache=True)),
+    Case("halve_time_first", video((1, 8, 4, 3, 5), 8, kernel=(3, 1, 1), stride=(2, 1, 1))),
+    Case("halve_all", video((2, 4, 6, 7, 9), 6, kernel=(3, 3, 3), stride=(2, 2, 2), padding=(1, 0, 2, 1))),
+    Case("no_overlap", video((1, 4, 4, 5, 5), 6, kernel=(2, 2, 2), stride=(2, 2, 2))),
+    Case("one_pixel", video((1, 1, 1, 1, 1), 1, kernel=(1, 1, 1))),
+    Case("sides_127", video((1, 2, 3, 1, 127), 2, kernel=(3, 1, 3), padding=(0, 0, 1, 1))),
+    Case("empty", same((0, 4, 3, 5, 5), 6)),
+    Case("sliced", sliced),
+    Case("large_values", same((1, 8, 3, 5, 5), 8, scale=1e12)),
+)
