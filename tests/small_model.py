@@ -5,6 +5,7 @@ from pathlib import Path
 
 import torch
 
+from wan_model.checkpoints import save_diffusers, save_official
 from wan_model.config import DiTConfig, ModelConfig, TextEncoderConfig, VAEConfig, get_preset
 from wan_model.dit import DiT
 from wan_model.pipeline import Pipeline
@@ -12,7 +13,7 @@ from wan_model.text_encoder import TextEncoder
 from wan_model.tokenizer import Tokenizer, build_word_tokenizer
 from wan_model.vae import WanVAE
 
-WORDS = "a red green blue circle square moves right left over the background".split()
+WORDS = ["a", "red", "green", "blue", "circle", "square", "moves", "right", "left", "over", "the", "background"]
 
 SMALL = dataclasses.replace(
     get_preset("tiny"),
@@ -38,4 +39,17 @@ def small_pipeline(directory: Path, config: ModelConfig = SMALL) -> Pipeline:
         text_encoder=TextEncoder(config.text).eval(),
         dits=dits,
         vae=WanVAE(config.vae).eval(),
+    )
+
+
+def save_random_model(directory: Path, layout: str, config: ModelConfig | None = None) -> None:
+    """Writes `config` (the tiny preset where not given) with random weights as a release directory."""
+    pipeline = small_pipeline(directory.with_name(directory.name + "-tokenizer"), config or get_preset("tiny"))
+    save = {"official": save_official, "diffusers": save_diffusers}[layout]
+    save(
+        directory,
+        dits=pipeline.dits,
+        vae=pipeline.vae,
+        text_encoder=pipeline.text_encoder,
+        tokenizer=directory.with_name(directory.name + "-tokenizer"),
     )

@@ -50,7 +50,7 @@ def common(
 @app.command()
 def generate(
     prompts: Annotated[list[str], typer.Argument(metavar="PROMPT...", help="What should be seen; one video each.")],
-    output: Annotated[Path, typer.Option("-o", "--output", help="A name ending in .mp4, .gif or .png.")] = Path("out.mp4"),
+    output: Annotated[Path, typer.Option("-o", "--output", help=".mp4, .gif or .png.")] = Path("out.mp4"),
     model: ModelOption = "tiny",
     preset: Annotated[str | None, typer.Option(help="Which model DIR holds, where its files do not say.")] = None,
     negative: Annotated[str | None, typer.Option(help="What should not be seen.")] = None,
@@ -130,7 +130,7 @@ def kernels_list(as_json: JsonFlag = False) -> None:
 def bench_ops(
     backend: Annotated[str, typer.Option(help="Backends to compare, with commas between.")] = "cpu,reference",
     op: Annotated[str | None, typer.Option(help="Ops to measure, with commas between; all where not given.")] = None,
-    json_path: Annotated[Path | None, typer.Option("--json", metavar="FILE", help="Also write the figures here.")] = None,
+    json_path: Annotated[Path | None, typer.Option("--json", metavar="FILE", help="Also write figures here.")] = None,
 ) -> None:
     """Measure ops on several backends, interleaved, on the same inputs.
 
@@ -198,11 +198,14 @@ def print_json(data: Any) -> None:
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Runs the command and turns what went wrong into one line and an exit code; WAN_DEBUG=1 shows where it happened."""
+    """Runs the command; turns what went wrong into one line and an exit code. WAN_DEBUG=1 shows where it happened."""
     # A polite kill unwinds like Ctrl-C, so that temporary files are removed.
     signal.signal(signal.SIGTERM, _interrupt)
     try:
-        return app(arguments, standalone_mode=False) or 0
+        # Some versions of typer answer Ctrl-C with this exit code, others let the exception through.
+        if (code := app(arguments, standalone_mode=False) or 0) == EXIT_INTERRUPTED:
+            raise KeyboardInterrupt
+        return code
     except (KeyboardInterrupt, typer.Abort):
         print("interrupted", file=sys.stderr)
         return EXIT_INTERRUPTED
@@ -229,7 +232,7 @@ def one_line(error: Exception) -> str | None:
     is_expected = isinstance(error, (ValueError, TypeError, OSError, MemoryError)) or type(error).__name__ in FORESEEN
     if not is_expected and not (isinstance(error, RuntimeError) and str(error).startswith("[")):
         return None
-    return " ".join(str(error).split()) or type(error).__name__
+    return " ".join(line.strip() for line in str(error).splitlines()) or type(error).__name__
 
 
 # Named, not imported: torch and safetensors are heavy.

@@ -31,9 +31,15 @@ def check_task(config: ModelConfig) -> None:
             f"[model] must be one that starts from text ({', '.join(TEXT_ONLY)}), got {config.name} "
             f"({config.model_type}); image and video inputs are not built yet"
         )
+    if config.vae is None:
+        raise ValueError(
+            f"[model] must be one with the VAE of Wan 2.1, got {config.name}: that of 2.2 is not built yet"
+        )
 
 
-def encode_prompts(text_encoder: nn.Module, tokenizer: Tokenizer, settings: Settings, device: torch.device) -> Conditioning:
+def encode_prompts(
+    text_encoder: nn.Module, tokenizer: Tokenizer, settings: Settings, device: torch.device
+) -> Conditioning:
     """Every distinct text is encoded once, prompts and negative prompts in one batch."""
     texts = list(dict.fromkeys(settings.prompts + settings.negative_prompts))
     ids_BS, mask_BS = tokenizer(texts)

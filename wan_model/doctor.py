@@ -18,6 +18,7 @@ from wan_model.video_io import missing_encoder
 
 PACKAGES = ("torch", "triton", "numpy", "safetensors", "tokenizers", "transformers", "ftfy", "av", "pillow", "rich")
 
+
 def report() -> dict[str, Any]:
     """Everything below as plain data."""
     return {
@@ -131,10 +132,7 @@ def print_report() -> None:
     print_table(
         "Models at their default size, weights and activations",
         ["model", "task", "size", "frames", "weights", "in all", "verdict"],
-        [
-            [m["model"], m["task"], m["size"], m["frames"], si(m["weight_bytes"], "B"), si(m["total_bytes"], "B"), m["verdict"]]
-            for m in models()
-        ],
+        [[si(value, "B") if key.endswith("_bytes") else value for key, value in m.items()] for m in models()],
         right=("frames", "weights", "in all"),
     )
     reason = missing_encoder()

@@ -4,18 +4,20 @@ Letters: B batch, F pixel frames, C channels; T, Y, X frames, rows and columns o
 """
 
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor
 
+from wan_model.checkpoints import load_dit, load_text_encoder, load_vae
 from wan_model.conditioning import Conditioning, check_task, draw_noise, encode_prompts
-from wan_model.config import ModelConfig
+from wan_model.config import PRESETS, ModelConfig, get_preset
 from wan_model.dit import DiT
 from wan_model.guidance import apply_guidance, guide
-from wan_model.plan import check_memory, estimate_memory, free_bytes
+from wan_model.layouts import detect_model, find_tokenizer
+from wan_model.plan import WEIGHT_DTYPES, estimate_memory, free_bytes
 from wan_model.schedules import NUM_TRAIN_TIMESTEPS, SolverName, make_schedule
 from wan_model.settings import NoiseDevice, Settings, check_settings, make_settings
 from wan_model.solvers import make_solver
@@ -23,6 +25,8 @@ from wan_model.text_encoder import TextEncoder
 from wan_model.tokenizer import Tokenizer
 from wan_model.vae import WanVAE
 from wan_model.video_io import Saved, save
+
+TINY_DIRECTORY = Path(__file__).parent / "assets" / "tiny"
 
 
 class Cancelled(Exception):
@@ -102,6 +106,67 @@ class Result:
             save(each, self.videos_BCFYX[i], self.settings.fps, {**self.record(i), **extra})
             for i, each in enumerate(paths)
         ]
+
+
+def find_model(model: str | Path = "tiny", preset: str | None = None) -> tuple[Path, ModelConfig]:
+    """Where the weights of `model` lie, and what they are: reads config files only.
+
+    model: "tiny", or the directory of a checkpoint in either layout. preset: which model the directory must hold.
+    Raises: FileNotFoundError, ValueError; one line that names the directory or file.
+    """
+    directory = TINY_DIRECTORY if str(model) == "tiny" else Path(model)
+    wanted = None if preset is None else get_preset(preset)
+    if not directory.is_dir():
+        if str(model) in PRESETS and str(model) != "tiny":
+            raise FileNotFoundError(f"[model] {model} has no weights in this package; give their directory")
+        raise FileNotFoundError(f"[model] must be tiny or the directory of a checkpoint, got {str(model)!r}")
+    found = detect_model(directory)
+    if wanted is None:
+        return directory, found
+    if (wanted.dit, wanted.num_experts) != (found.dit, found.num_experts):
+        raise ValueError(f"[model] {directory} must hold {preset}, got {found.name}; leave --preset out or change it")
+    return directory, replace(wanted, vae=found.vae, text=found.text)
+
+
+def resolve_device(name: str | None = None) -> torch.device:
+    """cpu, cuda or cuda:N, checked against this machine; None takes the GPU where there is one."""
+    if name is None:
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    kind, _, index = name.partition(":")
+    if kind not in ("cpu", "cuda") or (index and not index.isdecimal()):
+        raise ValueError(f"[device] must be cpu, cuda or cuda:N, got {name!r}")
+    if kind == "cuda" and int(index or 0) >= torch.cuda.device_count():
+        found = f"{torch.cuda.device_count()} GPUs" if torch.version.cuda else "a torch built without CUDA"
+        raise ValueError(f"[device] {name} must be present, got {found}; use --device cpu")
+    return torch.device(name)
+
+
+def load_pipeline(
+    model: str | Path = "tiny",
+    *,
+    preset: str | None = None,
+    dtype: torch.dtype | None = None,
+    device: torch.device | str | None = None,
+) -> Pipeline:
+    """Networks of `model` (see `find_model`) on `device`, ready to generate.
+
+    dtype: of the DiT and the text encoder; float32 on a CPU and bfloat16 on a GPU unless given. The VAE is float32.
+    Raises: FileNotFoundError, ValueError; one line that names what is missing or wrong.
+    """
+    directory, config = find_model(model, preset)
+    check_task(config)
+    place = resolve_device(str(device) if device is not None else None)
+    dtype = dtype or WEIGHT_DTYPES[place.type]
+    return Pipeline(
+        config=config,
+        tokenizer=Tokenizer(find_tokenizer(directory), text_len=config.dit.text_len),
+        text_encoder=load_text_encoder(directory, config.text, dtype=dtype, device=place),
+        dits=tuple(
+            load_dit(directory, config.dit, expert=expert, dtype=dtype, device=place)
+            for expert in range(config.num_experts)
+        ),
+        vae=load_vae(directory, config.vae, dtype=torch.float32, device=place),
+    )
 
 
 def generate(
@@ -194,5 +259,5 @@ def fits_joint_guidance(pipeline: Pipeline, settings: Settings) -> bool:
 
 def decode(vae: WanVAE, latents_BCTYX: Tensor) -> Tensor:
     """Pixels on the CPU, one video and one latent frame at a time, so that memory does not grow with either."""
-    videos = [torch.cat([part.float().cpu() for part in vae.decode_chunks(one)], dim=2) for one in latents_BCTYX.split(1)]
-    return torch.cat(videos)
+    parts = ([part.float().cpu() for part in vae.decode_chunks(latents)] for latents in latents_BCTYX.split(1))
+    return torch.cat([torch.cat(frames, dim=2) for frames in parts])

@@ -1,12 +1,11 @@
 """What a generation would cost and which kernels it would run, without weights and without computing anything."""
 
-import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field, replace
 from functools import cache
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, TypeVar
 
 import torch
 from torch import Tensor, nn
@@ -21,6 +20,7 @@ from wan_model.tracing import Call, Trace, extrapolate, trace
 from wan_model.vae import WanVAE
 
 DeviceName = Literal["cpu", "cuda"]
+Network = TypeVar("Network", bound=nn.Module)
 
 WEIGHT_DTYPES: dict[str, torch.dtype] = {"cpu": torch.float32, "cuda": torch.bfloat16}
 
@@ -137,10 +137,11 @@ def estimate_memory(
     The DiT and the text encoder are held in `dtype`, the VAE in float32.
     """
     shape = latent_shape(config, size, num_frames)
+    vae = config.vae
     return Memory(
         dit_bytes=config.num_experts * num_parameters(lambda: DiT(config.dit)) * dtype.itemsize,
         text_bytes=num_parameters(lambda: TextEncoder(config.text)) * dtype.itemsize,
-        vae_bytes=num_parameters(lambda: WanVAE(config.vae)) * 4 if config.vae else 0,
+        vae_bytes=num_parameters(lambda: WanVAE(vae)) * 4 if vae else 0,
         forward_peak_bytes=batch * trace_forward(config, shape, dtype).peak_bytes,
         decode_peak_bytes=trace_decode(config, shape).peak_bytes,
     )
@@ -167,7 +168,7 @@ def free_bytes(device: torch.device) -> int | None:
 def _meminfo_bytes() -> int | None:
     path = Path("/proc/meminfo")
     if not path.is_file():
-        return os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") if "SC_AVPHYS_PAGES" in os.sysconf_names else None
+        return None
     lines = (line.split() for line in path.read_text().splitlines())
     return sum(int(words[1]) * 1024 for words in lines if words[0] in ("MemAvailable:", "SwapFree:"))
 
@@ -209,9 +210,9 @@ def trace_decode(config: ModelConfig, shape: tuple[int, int, int, int]) -> Trace
 
     The first frame stands alone and the second finds empty caches; from the third on all are alike.
     """
-    if config.vae is None:
+    if (vae_config := config.vae) is None:
         return Trace()
-    vae = _on_meta(lambda: WanVAE(config.vae))
+    vae = _on_meta(lambda: WanVAE(vae_config))
     num_latents = shape[1]
 
     def trace_frames(count: int) -> Trace:
@@ -223,7 +224,7 @@ def trace_decode(config: ModelConfig, shape: tuple[int, int, int, int]) -> Trace
     return extrapolate(trace_frames(2), trace_frames(3), num_latents - 2)
 
 
-def _on_meta(build: Callable[[], nn.Module]) -> nn.Module:
+def _on_meta(build: Callable[[], Network]) -> Network:
     with torch.device("meta"), _NoInitialisation():
         return build().requires_grad_(False).eval()
 
@@ -239,7 +240,7 @@ class _NoInitialisation(TorchFunctionMode):
 
 def _rows(traced: Trace, device: DeviceName, is_here: bool) -> Iterator[Row]:
     for call in traced.calls.values():
-        flops, num_bytes = (_room_cost(call) if call.is_room else (call.flops, call.num_bytes))
+        flops, num_bytes = _room_cost(call) if call.is_room else (call.flops, call.num_bytes)
         backend, why = _explain(call, device, is_here) if call.is_room else ("torch", "left to torch")
         yield Row(call.op, call.shape, call.num_calls, flops, num_bytes, backend, why)
 

@@ -10,6 +10,9 @@ from wan_model.schedules import SolverName
 
 MAX_SEED = 2**63 - 1
 
+# The DiT's position tables end here, along time, rows and columns alike.
+MAX_POSITIONS = 1024
+
 NoiseDevice = Literal["cpu", "cuda"]
 
 
@@ -92,7 +95,7 @@ def check_settings(config: ModelConfig, settings: Settings) -> None:
     if settings.solver not in get_args(SolverName):
         raise ValueError(f"[solver] must be one of {', '.join(get_args(SolverName))}, got {settings.solver!r}")
     if settings.noise_device not in get_args(NoiseDevice):
-        raise ValueError(f"[noise device] must be one of {', '.join(get_args(NoiseDevice))}, got {settings.noise_device!r}")
+        raise ValueError(f"[noise device] must be cpu or cuda, got {settings.noise_device!r}")
     for name, value, least, most in (
         ("steps", settings.num_steps, 1, 1000),
         ("fps", settings.fps, 1, 240),
@@ -113,6 +116,9 @@ def check_size(config: ModelConfig, size: tuple[int, int]) -> None:
     if width < 1 or height < 1 or width % step_x or height % step_y:
         near = f"{max(step_x, round(width / step_x) * step_x)}x{max(step_y, round(height / step_y) * step_y)}"
         raise ValueError(f"[size] must be multiples of {step_x}x{step_y} pixels, got {width}x{height}; use {near}")
+    if width > MAX_POSITIONS * step_x or height > MAX_POSITIONS * step_y:
+        most = f"{MAX_POSITIONS * step_x}x{MAX_POSITIONS * step_y}"
+        raise ValueError(f"[size] must be at most {most} pixels, got {width}x{height}")
 
 
 def check_num_frames(config: ModelConfig, num_frames: int) -> None:
@@ -122,6 +128,9 @@ def check_num_frames(config: ModelConfig, num_frames: int) -> None:
         below = max(1, (num_frames - 1) // stride * stride + 1)
         use = f"use {below}" if num_frames < 1 else f"use {below} or {below + stride}"
         raise ValueError(f"[frames] must be {stride}n + 1, got {num_frames}; {use}")
+    most = (MAX_POSITIONS - 1) * stride + 1
+    if num_frames > most:
+        raise ValueError(f"[frames] must be at most {most}, got {num_frames}")
 
 
 def latent_shape(config: ModelConfig, size: tuple[int, int], num_frames: int) -> tuple[int, int, int, int]:
@@ -134,7 +143,8 @@ def latent_shape(config: ModelConfig, size: tuple[int, int], num_frames: int) ->
 
 def num_tokens(config: ModelConfig, size: tuple[int, int], num_frames: int) -> int:
     """Tokens of one video in the DiT: latents divided into patches."""
-    return math.prod(n // p for n, p in zip(latent_shape(config, size, num_frames)[1:], config.dit.patch_size, strict=True))
+    grid = latent_shape(config, size, num_frames)[1:]
+    return math.prod(n // p for n, p in zip(grid, config.dit.patch_size, strict=True))
 
 
 def size_steps(config: ModelConfig) -> tuple[int, int]:

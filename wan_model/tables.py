@@ -4,7 +4,9 @@ import sys
 from collections.abc import Sequence
 
 
-def print_table(title: str, columns: Sequence[str], rows: Sequence[Sequence[object]], *, right: Sequence[str] = ()) -> None:
+def print_table(
+    title: str, columns: Sequence[str], rows: Sequence[Sequence[object]], *, right: Sequence[str] = ()
+) -> None:
     """Prints `rows` under `columns`; those named in `right` are aligned to the right."""
     cells = [[str(cell) for cell in row] for row in rows]
     if sys.stdout.isatty():
@@ -44,5 +46,6 @@ def si(value: float, unit: str) -> str:
     """`6.52 PFLOP`, `75.6 GB`: three significant digits with a decimal prefix."""
     for prefix, size in (("P", 1e15), ("T", 1e12), ("G", 1e9), ("M", 1e6), ("k", 1e3)):
         if value >= size:
-            return f"{value / size:.3g} {prefix}{unit}" if value < 999.5 * size else f"{value / size:.0f} {prefix}{unit}"
+            digits = ".3g" if value < 999.5 * size else ".0f"
+            return f"{value / size:{digits}} {prefix}{unit}"
     return f"{value:.0f} {unit}"

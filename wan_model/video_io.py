@@ -6,6 +6,7 @@ Letters: F frames, Y pixel rows, X pixel columns, C colour channels (RGB).
 import json
 import math
 import os
+import shutil
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -32,6 +33,18 @@ def atomic_path(path: Path) -> Iterator[Path]:
         os.replace(temporary, path)
     finally:
         temporary.unlink(missing_ok=True)
+
+
+@contextmanager
+def atomic_directory(path: Path) -> Iterator[Path]:
+    """As `atomic_path`, for a directory that does not exist yet; the temporary one is created for the block."""
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.part")
+    temporary.mkdir()
+    try:
+        yield temporary
+        os.replace(temporary, path)
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
 
 
 def check_output(path: Path, num_frames: int) -> None:
@@ -203,7 +216,7 @@ def save(path: Path, video_CFYX: "torch.Tensor", fps: int, record: Mapping[str, 
 
 
 def read_video(path: Path) -> "np.ndarray":
-    """Decodes a video or an image to [F, Y, X, 3], uint8. Raises: FileNotFoundError; ValueError where nothing decodes."""
+    """A video or an image as [F, Y, X, 3], uint8. Raises: FileNotFoundError; ValueError where nothing decodes."""
     import numpy as np
 
     if not path.is_file():

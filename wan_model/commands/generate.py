@@ -11,7 +11,7 @@ import torch
 
 import wan_model
 from wan_model.conditioning import check_task
-from wan_model.pipeline import Callback, StepInfo, find_config, load_pipeline, resolve_device, sample
+from wan_model.pipeline import Callback, StepInfo, find_model, load_pipeline, resolve_device, sample
 from wan_model.plan import WEIGHT_DTYPES, check_memory, estimate_memory
 from wan_model.settings import make_settings
 from wan_model.video_io import Saved, check_output, to_frames, write_image
@@ -28,7 +28,7 @@ def run(
     options: dict[str, Any],
 ) -> None:
     """Everything that can be wrong is found before the first weight is read."""
-    config = find_config(model, preset)
+    _, config = find_model(model, preset)
     settings = make_settings(config, prompts, **options)
     check_task(config)
     check_output(output, settings.num_frames)
@@ -37,16 +37,19 @@ def run(
     needed = estimate_memory(config, settings.size, settings.num_frames, dtype=dtype, batch=len(prompts))
     check_memory(needed, place)
 
-    pipeline = load_pipeline(model, preset=preset, dtype=dtype, device=place, show_progress=sys.stderr.isatty())
+    pipeline = load_pipeline(model, preset=preset, dtype=dtype, device=place)
     started = time.perf_counter()
     preview_path = output.with_suffix(".preview.png")
-    with progress(settings.num_steps) as advance:
-        result = sample(pipeline, settings, with_preview(advance, preview_path) if show_preview else advance)
+    try:
+        with progress(settings.num_steps) as advance:
+            result = sample(pipeline, settings, with_preview(advance, preview_path) if show_preview else advance)
+    finally:
+        if show_preview:
+            preview_path.unlink(missing_ok=True)
     seconds = round(time.perf_counter() - started, 2)
     versions = {"wan": wan_model.__version__, "torch": torch.__version__}
     for saved in result.save(output, seconds=seconds, versions=versions):
         announce(saved)
-    preview_path.unlink(missing_ok=True)
 
 
 def announce(saved: Saved) -> None:
@@ -61,7 +64,14 @@ def announce(saved: Saved) -> None:
 def progress(num_steps: int) -> Iterator[Callback]:
     """A callback that draws step, share done and time left on stderr; in a pipe it draws nothing."""
     from rich.console import Console
-    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+    from rich.progress import (
+        BarColumn,
+        MofNCompleteColumn,
+        Progress,
+        TextColumn,
+        TimeElapsedColumn,
+        TimeRemainingColumn,
+    )
 
     columns = (
         TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TextColumn("steps,"),
