@@ -1,11 +1,18 @@
-"""Names of the Diffusers releases, written as functions of the official names.
+"""What the two published layouts call things: tensors, and the fields of their config files.
 
-One direction is enough: a loader knows the official names it wants, so it maps those and looks each one up.
+Tensor names of the Diffusers releases are functions of the official ones. One direction is enough: a loader knows the
+official names it wants, so it maps those and looks each one up.
 Source: the modules of diffusers 0.42 (`transformer_wan.py`, `transformer_wan_vace.py`, `autoencoder_kl_wan.py`) and
 transformers' `modeling_umt5.py`.
 """
 
 import re
+from dataclasses import asdict
+from typing import Any
+
+from wan_model.config import DiTConfig, TextEncoderConfig, VAEConfig
+
+Fields = dict[str, Any]
 
 # Diffusers' norm2 and norm3 are exchanged: both number them in the order of their own file, not of their use.
 _DIT_RULES: tuple[tuple[str, str], ...] = (
@@ -94,3 +101,154 @@ def diffusers_vae_name(name: str, *, num_res_blocks: int) -> str:
 def diffusers_text_name(name: str) -> str:
     """`blocks.0.attn.q.weight` -> `encoder.block.0.layer.0.SelfAttention.q.weight`."""
     return _rewrite(name, _TEXT_RULES)
+
+
+# Every field that shapes the network and that the official class takes; files may leave out those with a default.
+_OFFICIAL_DIT_FIELDS = (
+    "dim", "ffn_dim", "num_heads", "num_layers", "in_dim", "out_dim", "text_dim", "text_len", "freq_dim", "patch_size",
+    "eps", "vace_layers", "vace_in_dim",
+)  # fmt: skip
+
+# Diffusers name -> ours. A field that is None or absent in a file takes our default.
+_DIFFUSERS_DIT_FIELDS = {
+    "num_attention_heads": "num_heads", "num_layers": "num_layers", "ffn_dim": "ffn_dim", "in_channels": "in_dim",
+    "out_channels": "out_dim", "text_dim": "text_dim", "freq_dim": "freq_dim", "patch_size": "patch_size", "eps": "eps",
+    "pos_embed_seq_len": "num_image_positions", "vace_layers": "vace_layers", "vace_in_channels": "vace_in_dim",
+    "text_len": "text_len",
+}  # fmt: skip
+
+_DIFFUSERS_VAE_FIELDS = {
+    "base_dim": "dim", "z_dim": "z_dim", "dim_mult": "dim_mult", "num_res_blocks": "num_res_blocks",
+    "temperal_downsample": "temporal_downsample", "latents_mean": "latents_mean", "latents_std": "latents_std",
+}  # fmt: skip
+
+_DIFFUSERS_TEXT_FIELDS = {
+    "vocab_size": "vocab_size", "d_model": "dim", "d_ff": "ffn_dim", "num_heads": "num_heads", "d_kv": "head_dim",
+    "num_layers": "num_layers", "relative_attention_num_buckets": "num_buckets",
+    "relative_attention_max_distance": "max_distance", "layer_norm_epsilon": "eps",
+}  # fmt: skip
+
+# Width of the CLIP features that image models attend to.
+IMAGE_DIM = 1280
+
+
+def model_type(config: DiTConfig) -> str:
+    """What the official config calls a network of this shape."""
+    if config.vace_layers:
+        return "vace"
+    if config.num_image_positions:
+        return "flf2v"
+    if config.in_dim > config.out_dim:
+        return "i2v"
+    return "ti2v" if config.out_dim == 48 else "t2v"
+
+
+def read_official_dit(fields: Fields) -> DiTConfig:
+    """The DiT that an official `config.json` describes. Wan2.1's I2V and FLF2V attend to CLIP; 2.2's do not."""
+    picked = _pick(fields, {name: name for name in _OFFICIAL_DIT_FIELDS})
+    is_flf2v = fields.get("model_type") == "flf2v"
+    has_image = fields.get("has_image_cross_attention", is_flf2v or fields.get("model_type") == "i2v")
+    num_positions = 514 if is_flf2v else 0
+    return DiTConfig(**picked, has_image_cross_attention=has_image, num_image_positions=num_positions)
+
+
+def read_official_expert(fields: Fields) -> DiTConfig:
+    """As `read_official_dit`, for the experts of Wan2.2: they may say i2v too, but attend to no image."""
+    return read_official_dit({**fields, "has_image_cross_attention": False})
+
+
+def write_official_dit(config: DiTConfig) -> Fields:
+    fields = {name: value for name, value in asdict(config).items() if name in _OFFICIAL_DIT_FIELDS}
+    if not config.vace_layers:
+        del fields["vace_layers"], fields["vace_in_dim"]
+    return {"_class_name": "WanModel", "model_type": model_type(config), **fields}
+
+
+def read_diffusers_dit(fields: Fields) -> DiTConfig:
+    """The DiT that a Diffusers `transformer/config.json` describes."""
+    _require(fields, qk_norm="rms_norm_across_heads", cross_attn_norm=True)
+    picked = _pick(fields, _DIFFUSERS_DIT_FIELDS)
+    dim = fields["num_attention_heads"] * fields["attention_head_dim"]
+    return DiTConfig(dim=dim, has_image_cross_attention=fields.get("image_dim") is not None, **picked)
+
+
+def write_diffusers_dit(config: DiTConfig) -> Fields:
+    fields = {theirs: getattr(config, ours) for theirs, ours in _DIFFUSERS_DIT_FIELDS.items()}
+    fields["pos_embed_seq_len"] = config.num_image_positions or None
+    if config.text_len == DiTConfig.text_len:
+        del fields["text_len"]  # not a Diffusers field: only our own models need it
+    if not config.vace_layers:
+        del fields["vace_layers"], fields["vace_in_channels"]
+    return {
+        "_class_name": "WanVACETransformer3DModel" if config.vace_layers else "WanTransformer3DModel",
+        "attention_head_dim": config.head_dim,
+        "added_kv_proj_dim": config.dim if config.has_image_cross_attention else None,
+        "image_dim": IMAGE_DIM if config.has_image_cross_attention else None,
+        "cross_attn_norm": True,
+        "qk_norm": "rms_norm_across_heads",
+        **fields,
+    }
+
+
+def read_diffusers_vae(fields: Fields) -> VAEConfig:
+    """The VAE that a Diffusers `vae/config.json` describes."""
+    _require(fields, is_residual=False, attn_scales=[], in_channels=3)
+    return VAEConfig(**_pick(fields, _DIFFUSERS_VAE_FIELDS))
+
+
+def write_diffusers_vae(config: VAEConfig) -> Fields:
+    fields = {theirs: getattr(config, ours) for theirs, ours in _DIFFUSERS_VAE_FIELDS.items()}
+    strides = {"scale_factor_temporal": config.temporal_stride, "scale_factor_spatial": config.spatial_stride}
+    return {"_class_name": "AutoencoderKLWan", "attn_scales": [], "dropout": 0.0, **fields, **strides}
+
+
+def read_diffusers_text(fields: Fields) -> TextEncoderConfig:
+    """The encoder that Transformers' `config.json` of a umT5 describes."""
+    _require(fields, feed_forward_proj="gated-gelu")
+    return TextEncoderConfig(**_pick(fields, _DIFFUSERS_TEXT_FIELDS))
+
+
+def write_diffusers_text(config: TextEncoderConfig) -> Fields:
+    fields = {theirs: getattr(config, ours) for theirs, ours in _DIFFUSERS_TEXT_FIELDS.items()}
+    fixed = {"feed_forward_proj": "gated-gelu", "pad_token_id": 0, "eos_token_id": 1, "is_encoder_decoder": False}
+    return {"architectures": ["UMT5EncoderModel"], "model_type": "umt5", **fixed, **fields}
+
+
+def read_own_vae(fields: Fields) -> VAEConfig:
+    """Our own fields, by our own names: the official layout has no config for its VAE."""
+    return VAEConfig(**_pick(fields, {name: name for name in VAEConfig.__dataclass_fields__}))
+
+
+def read_own_text(fields: Fields) -> TextEncoderConfig:
+    """Our own fields, by our own names: the official layout has no config for its text encoder."""
+    return TextEncoderConfig(**_pick(fields, {name: name for name in TextEncoderConfig.__dataclass_fields__}))
+
+
+def _pick(fields: Fields, names: dict[str, str]) -> Fields:
+    """The fields known to us under our names; JSON lists become tuples."""
+    found = {ours: fields[theirs] for theirs, ours in names.items() if fields.get(theirs) is not None}
+    return {name: tuple(value) if isinstance(value, list) else value for name, value in found.items()}
+
+
+def _require(fields: Fields, **expected: Any) -> None:
+    """Raise ValueError where a field that we do not model differs from the only value we build."""
+    for name, value in expected.items():
+        if fields.get(name, value) != value:
+            raise ValueError(f"{name} must be {value!r}, got {fields[name]!r}")
+
+
+_DIFFUSERS_CLASSES = {
+    "scheduler": ("diffusers", "UniPCMultistepScheduler"),
+    "text_encoder": ("transformers", "UMT5EncoderModel"),
+    "tokenizer": ("transformers", "T5TokenizerFast"),
+    "transformer": ("diffusers", "WanTransformer3DModel"),
+    "transformer_2": ("diffusers", "WanTransformer3DModel"),
+    "vae": ("diffusers", "AutoencoderKLWan"),
+}
+
+
+def model_index(folders: list[str], boundary: float) -> Fields:
+    """`model_index.json` of a directory that holds `folders`; boundary: noise level where the experts change places."""
+    parts = {name: list(kind) for name, kind in _DIFFUSERS_CLASSES.items() if name in folders}
+    extra = {"boundary_ratio": boundary} if boundary else {}
+    return {"_class_name": "WanPipeline", **extra, **parts}

@@ -19,7 +19,7 @@ from torch import Tensor
 
 INDEX_SUFFIX = ".safetensors.index.json"
 MAX_HEADER_BYTES = 100_000_000
-READ_BUFFER_BYTES = 16 * 2**20
+READ_BUFFER_BYTES = 4 * 2**20
 MAX_SHARD_BYTES = 10 * 10**9
 
 _DTYPES = {
@@ -46,25 +46,41 @@ class StoredTensor:
     def num_bytes(self) -> int:
         return self.numel * self.dtype.itemsize
 
-    def read(self, *, dtype: torch.dtype | None = None, device: torch.device | str = "cpu") -> Tensor:
-        """The tensor itself, cast and moved piece by piece. Only floating tensors are cast.
+    def read(
+        self,
+        *,
+        dtype: torch.dtype | None = None,
+        device: torch.device | str = "cpu",
+        buffer: Tensor | None = None,
+    ) -> Tensor:
+        """The tensor itself. Where it must be cast or moved, that happens piece by piece; only floats are cast.
 
+        buffer: from `make_read_buffer`, to read many tensors with one; by default each read makes its own.
         Raises: ValueError where the file ends too early.
         """
         is_cast = dtype is not None and self.dtype.is_floating_point
         result = torch.empty(self.shape, dtype=dtype if is_cast else self.dtype, device=device)
-        flat, step = result.view(-1), max(1, READ_BUFFER_BYTES // self.dtype.itemsize)
+        flat = result.view(-1)
         with self.path.open("rb") as file:
             file.seek(self.offset)
-            for start in range(0, self.numel, step):
-                piece = torch.empty(min(step, self.numel - start), dtype=self.dtype)
-                _fill(piece, file)
-                flat[start : start + step].copy_(piece)
+            if flat.dtype == self.dtype and flat.device.type == "cpu":
+                _fill(flat, file)
+                return result
+            staging = (make_read_buffer() if buffer is None else buffer).view(self.dtype)
+            for piece in flat.split(len(staging)):
+                _fill(staging[: len(piece)], file)
+                piece.copy_(staging[: len(piece)])
         return result
 
 
-def _fill(piece: Tensor, file: BinaryIO) -> None:
-    target: Any = piece.view(torch.uint8).numpy()
+def make_read_buffer() -> Tensor:
+    """Bytes to read through. One for a whole model keeps the heap from being cut up between its tensors."""
+    return torch.empty(READ_BUFFER_BYTES, dtype=torch.uint8)
+
+
+def _fill(flat: Tensor, file: BinaryIO) -> None:
+    # As bytes, because NumPy knows no bfloat16.
+    target: Any = flat.view(torch.uint8).numpy()
     if file.readinto(target) != target.nbytes:  # type: ignore[attr-defined]
         raise ValueError(f"[checkpoint] {file.name} must not end at byte {file.tell()}: it is cut short")
 
@@ -203,11 +219,17 @@ Source = Tensor | StoredTensor
 
 
 def write_safetensors(
-    directory: Path, stem: str, tensors: Mapping[str, Source], *, max_shard_bytes: int = MAX_SHARD_BYTES
+    directory: Path,
+    stem: str,
+    tensors: Mapping[str, Source],
+    *,
+    max_shard_bytes: int = MAX_SHARD_BYTES,
+    advance: Callable[[int], object] = lambda num_bytes: None,
 ) -> list[Path]:
     """`stem.safetensors`, or shards of at most `max_shard_bytes` and their index. Returns the paths, index last.
 
     One shard at a time is in memory. Every file is written under a temporary name and renamed when all are complete.
+    advance: told the bytes of each tensor as it is fetched.
     """
     from safetensors.torch import save_file
 
@@ -217,11 +239,13 @@ def write_safetensors(
         names = [f"{stem}.safetensors"]
 
     def write_shard(keys: list[str]) -> Callable[[Path], None]:
-        return lambda path: save_file({key: _on_cpu(tensors[key]) for key in keys}, path, metadata={"format": "pt"})
+        return lambda path: save_file(
+            {key: _on_cpu(tensors[key], advance) for key in keys}, path, metadata={"format": "pt"}
+        )
 
     writers = {name: write_shard(keys) for name, keys in zip(names, shards, strict=True)}
     if len(shards) > 1:
-        total = sum(_num_bytes(tensor) for tensor in tensors.values())
+        total = sum(num_bytes(tensor) for tensor in tensors.values())
         shard_of = {key: name for name, keys in zip(names, shards, strict=True) for key in keys}
         index = json.dumps({"metadata": {"total_size": total}, "weight_map": shard_of}, indent=2, sort_keys=True)
         writers[f"{stem}{INDEX_SUFFIX}"] = _write_text(index + "\n")
@@ -230,9 +254,15 @@ def write_safetensors(
     return written
 
 
-def write_pth(directory: Path, stem: str, tensors: Mapping[str, Source]) -> list[Path]:
+def write_pth(
+    directory: Path,
+    stem: str,
+    tensors: Mapping[str, Source],
+    *,
+    advance: Callable[[int], object] = lambda num_bytes: None,
+) -> list[Path]:
     """`stem.pth`, a state dict that any PyTorch reads, weights only. All of it is in memory while it is written."""
-    content = {name: _on_cpu(tensor) for name, tensor in tensors.items()}
+    content = {name: _on_cpu(tensor, advance) for name, tensor in tensors.items()}
     written = write_all(directory, {f"{stem}.pth": lambda path: torch.save(content, path)})
     _remove_stale(directory, stem, keep=written)
     return written
@@ -271,19 +301,21 @@ def _split(tensors: Mapping[str, Source], max_shard_bytes: int) -> list[list[str
     shards: list[list[str]] = [[]]
     filled = 0
     for name, tensor in tensors.items():
-        if shards[-1] and filled + _num_bytes(tensor) > max_shard_bytes:
+        if shards[-1] and filled + num_bytes(tensor) > max_shard_bytes:
             shards.append([])
             filled = 0
         shards[-1].append(name)
-        filled += _num_bytes(tensor)
+        filled += num_bytes(tensor)
     return shards
 
 
-def _num_bytes(tensor: Source) -> int:
+def num_bytes(tensor: Source) -> int:
+    """Bytes of a tensor's values, in memory or on disk."""
     return tensor.num_bytes if isinstance(tensor, StoredTensor) else tensor.numel() * tensor.itemsize
 
 
-def _on_cpu(tensor: Source) -> Tensor:
+def _on_cpu(tensor: Source, advance: Callable[[int], object]) -> Tensor:
+    advance(num_bytes(tensor))
     # A clone, because safetensors refuses tensors that share memory.
     if isinstance(tensor, StoredTensor):
         return tensor.read()
