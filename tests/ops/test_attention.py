@@ -1,0 +1,113 @@
+"""What is special to attention: log-sum-exps merge, hidden keys are never seen, lengths, gradients through both."""
+
+import re
+
+import pytest
+import torch
+from torch import Tensor
+
+import wan_kernels as wk
+from wan_kernels import dispatch
+
+BACKENDS = dispatch.names("attention")
+
+
+@pytest.fixture(params=BACKENDS, autouse=True)
+def backend(request: pytest.FixtureRequest):
+    with dispatch.use_backend(attention=request.param):
+        yield request.param
+
+
+def heads(*lengths: int, num_samples: int = 2, width: int = 16, dtype: torch.dtype = torch.float32) -> list[Tensor]:
+    generator = torch.Generator().manual_seed(0)
+    return [torch.randn(num_samples, length, 3, width, generator=generator).to(dtype) for length in lengths]
+
+
+def test_partial_outputs_merge_by_their_log_sum_exps() -> None:
+    """What ring attention does: softmax over all keys from two halves."""
+    q, k, v = heads(7, 20, 20)
+    whole, whole_lse = wk.attention(q, k, v, return_lse=True)
+    parts = [wk.attention(q, k[:, part], v[:, part], return_lse=True) for part in (slice(0, 13), slice(13, 20))]
+    lse = torch.logaddexp(parts[0][1], parts[1][1])
+    merged = sum(out * (part - lse).exp().transpose(1, 2).unsqueeze(-1) for out, part in parts)
+    torch.testing.assert_close(merged, whole)
+    torch.testing.assert_close(lse, whole_lse)
+
+
+def test_lengths_equal_cut_keys_and_hide_the_rest() -> None:
+    q, k, v = heads(7, 20, 20)
+    wanted = wk.attention(q[1:], k[1:, :5], v[1:, :5])
+    k[1, 5:], v[1, 5:] = float("nan"), float("inf")
+    q, k, v = (each.requires_grad_() for each in (q, k, v))
+    out = wk.attention(q, k, v, k_lengths=torch.tensor([20, 5], dtype=torch.int32))
+    torch.testing.assert_close(out[1:], wanted)
+    grads = torch.autograd.grad(out.sum(), (q, k, v))
+    assert all(grad.isfinite().all() for grad in grads)
+    assert (grads[1][1, 5:] == 0).all()
+    assert (grads[2][1, 5:] == 0).all()
+
+
+def test_gradient_through_the_log_sum_exp_alone() -> None:
+    """d lse / d q = scale * the mean of k under the softmax."""
+    q, k, _ = heads(7, 20, 20)
+    q.requires_grad_()
+    _, lse = wk.attention(q, k, k, return_lse=True)
+    (grad,) = torch.autograd.grad(lse.sum(), q)
+    torch.testing.assert_close(grad, wk.attention(q.detach(), k, k) * 16**-0.5)
+
+
+def test_long_gradients_through_the_log_sum_exp_come_in_blocks(monkeypatch: pytest.MonkeyPatch) -> None:
+    from wan_kernels.ops.attention import backend_sdpa
+
+    monkeypatch.setattr(backend_sdpa, "MAX_LOGITS", 2 * 3 * 20 * 2)
+    q, k, v = (each.requires_grad_() for each in heads(7, 20, 20))
+    out, lse = wk.attention(q, k, v, return_lse=True)
+    found = torch.autograd.grad(out.sum() + lse.sin().sum(), (q, k, v))
+    with dispatch.use_backend(attention="reference"):
+        out, lse = wk.attention(q, k, v, return_lse=True)
+        wanted = torch.autograd.grad(out.sum() + lse.sin().sum(), (q, k, v))
+    torch.testing.assert_close(found, wanted, rtol=1e-4, atol=1e-5)
+
+
+def test_log_sum_exp_of_equal_keys_counts_them() -> None:
+    q, k, v = (torch.zeros(1, 4, 1, 16), torch.ones(1, 9, 1, 16), torch.ones(1, 9, 1, 16))
+    out, lse = wk.attention(q, k, v, return_lse=True)
+    torch.testing.assert_close(lse, torch.full((1, 1, 4), 9.0).log())
+    torch.testing.assert_close(out, torch.ones(1, 4, 1, 16))
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_types_and_layout(dtype: torch.dtype) -> None:
+    out, lse = wk.attention(*heads(7, 20, 20, dtype=dtype), return_lse=True)
+    assert (out.dtype, lse.dtype) == (dtype, torch.float32)
+    assert out.is_contiguous()
+    assert lse.is_contiguous()
+    assert lse.shape == (2, 3, 7)
+
+
+def test_a_nan_query_stays_in_its_row() -> None:
+    q, k, v = heads(7, 20, 20)
+    q[0, 3, 1, 5] = float("nan")
+    found = wk.attention(q, k, v).isnan().any(-1).nonzero().tolist()
+    assert found == [[0, 3, 1]]
+
+
+Q, K = torch.ones(2, 3, 1, 8), torch.ones(2, 5, 1, 8)
+
+
+@pytest.mark.parametrize(
+    ("args", "options", "error", "message"),
+    [
+        ((Q[0], K, K), {}, ValueError, "q must be [B, L, N, H], got shape (3, 1, 8)"),
+        ((Q, K[:1], K), {}, ValueError, "k must have shape (2, *, 1, 8), got (1, 5, 1, 8)"),
+        ((Q, K, K[:, :4]), {}, ValueError, "v must have shape (2, 5, 1, 8), got (2, 4, 1, 8)"),
+        ((Q, K.double(), K), {}, TypeError, "k must be float32 as q is, got float64"),
+        ((Q, K[:, :0], K[:, :0]), {}, ValueError, "k must have at least one key, got shape (2, 0, 1, 8)"),
+        ((Q, K, K), {"k_lengths": torch.tensor([1, 2, 3])}, ValueError, "k_lengths must have shape (2), got (3,)"),
+        ((Q, K, K), {"k_lengths": torch.ones(2)}, TypeError, "k_lengths must be one of int32, int64, got float32"),
+        ((Q, K, K.to("meta")), {}, ValueError, "v must be on q's device cpu, got meta"),
+    ],
+)
+def test_refuses(args, options, error, message) -> None:
+    with pytest.raises(error, match=re.escape(f"[attention] {message}")):
+        wk.attention(*args, **options)
