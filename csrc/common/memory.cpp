@@ -4,6 +4,8 @@
 #include <cmath>
 #include <cstring>
 
+#include "common/parallel.h"
+
 namespace wk {
 namespace {
 
@@ -131,14 +133,33 @@ void write_float(void *data, int32_t dtype, int64_t at, float value) {
   }
 }
 
-void sum_partials(float *partials, int64_t parts, int64_t stride, int64_t width, void *out, int32_t dtype,
-                  int64_t out_offset, int64_t out_stride) {
+namespace {
+
+void sum_in_order(float *partials, int64_t parts, int64_t stride, int64_t width, const wk_tensor &out, int64_t offset) {
   for (int64_t p = 1; p < parts; ++p) {
     for (int64_t i = 0; i < width; ++i) partials[i] += partials[p * stride + i];
   }
+  const int64_t step = out.stride[out.ndim - 1];
   for (int64_t i = 0; i < width; ++i) {
-    write_float(out, dtype, out_offset + i * out_stride, parts > 0 ? partials[i] : 0.0f);
+    write_float(out.data, out.dtype, offset + i * step, parts > 0 ? partials[i] : 0.0f);
   }
+}
+
+}  // namespace
+
+void sum_vectors(float *partials, int64_t parts, int64_t stride, const wk_tensor &out) {
+  sum_in_order(partials, parts, stride, out.shape[0], out, 0);
+}
+
+void sum_tables(float *partials, int64_t parts, int64_t stride, const wk_tensor &out) {
+  const int64_t num_rows = out.shape[1], width = out.shape[2];
+  parallel_for(out.shape[0] * num_rows, rows_per_piece(width * (parts + 1)), [&](int64_t begin, int64_t end) {
+    for (int64_t i = begin; i < end; ++i) {
+      const int64_t sample = i / num_rows, row = i % num_rows;
+      float *first = partials + sample * parts * stride + row * width;
+      sum_in_order(first, parts, stride, width, out, sample * out.stride[0] + row * out.stride[1]);
+    }
+  });
 }
 
 }  // namespace wk

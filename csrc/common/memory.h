@@ -49,9 +49,10 @@ class FloatTable {
 float read_float(const void *data, int32_t dtype, int64_t at);
 void write_float(void *data, int32_t dtype, int64_t at, float value);
 
-// Sums `parts` vectors of `width` floats, `stride` apart, in order, into a strided destination of any dtype.
-// Overwrites the first of them; no parts make zeros.
-void sum_partials(float *partials, int64_t parts, int64_t stride, int64_t width, void *out, int32_t dtype,
-                  int64_t out_offset, int64_t out_stride);
+// Sums partial results in order and writes them; overwrites the first of each. No parts make zeros.
+// out [D]: `parts` vectors, `stride` floats apart.
+void sum_vectors(float *partials, int64_t parts, int64_t stride, const wk_tensor &out);
+// out [B, R, D]: for each sample `parts` tables of R * D floats, `stride` floats apart, samples following each other.
+void sum_tables(float *partials, int64_t parts, int64_t stride, const wk_tensor &out);
 
 }  // namespace wk

@@ -21,6 +21,14 @@ int32_t num_threads() {
 #endif
 }
 
+int32_t thread_index() {
+#ifdef _OPENMP
+  return omp_get_thread_num();
+#else
+  return 0;
+#endif
+}
+
 int64_t chunk_size(int64_t count, int64_t grain, int32_t threads) {
   const int64_t pieces = int64_t{threads} * 8;
   const int64_t even = (count + pieces - 1) / pieces;

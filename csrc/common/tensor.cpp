@@ -103,9 +103,12 @@ wk_status check_same_device(const char *op, const char *name, const wk_tensor &t
   return WK_OK;
 }
 
-wk_status require_cpu(const char *op, const wk_tensor &tensor) {
-  if (tensor.device == WK_CPU) return WK_OK;
-  return fail(WK_ERROR_UNSUPPORTED, "[%s] tensors must be on the CPU, this function has no CUDA kernel", op);
+wk_status require_all_cpu(const char *op, std::initializer_list<const wk_tensor *> tensors) {
+  for (const wk_tensor *tensor : tensors) {
+    if (!tensor || tensor->device == WK_CPU) continue;
+    return fail(WK_ERROR_UNSUPPORTED, "[%s] tensors must be on the CPU, this function has no CUDA kernel", op);
+  }
+  return WK_OK;
 }
 
 wk_status fold_rows(const char *op, const char *name, const wk_tensor &tensor, Rows *rows) {

@@ -1,7 +1,12 @@
 // SPDX-License-Identifier: Apache-2.0
 // Reading wk_tensor: argument checks, and the folded views that kernels walk over.
 #pragma once
+#include <initializer_list>
+
 #include "common/status.h"
+
+// For what both sides of the instruction-set border call: without a copy of its own, none can end up on the wrong side.
+#define WK_INLINE inline __attribute__((always_inline))
 
 namespace wk {
 
@@ -26,8 +31,8 @@ wk_status check_same_dtype(const char *op, const char *name, const wk_tensor &te
                            const wk_tensor &other);
 wk_status check_same_device(const char *op, const char *name, const wk_tensor &tensor, const char *other_name,
                             const wk_tensor &other);
-// For functions that have no CUDA kernel.
-wk_status require_cpu(const char *op, const wk_tensor &tensor);
+// For functions that have no CUDA kernel. NULL entries are absent tensors.
+wk_status require_all_cpu(const char *op, std::initializer_list<const wk_tensor *> tensors);
 
 // Rows of a tensor whose last dimension has stride 1; the leading dimensions folded to at most two levels.
 struct Rows {
@@ -59,7 +64,7 @@ wk_status read_row_index(const char *op, const wk_tensor *index, int64_t batch, 
                          RowIndex *result);
 
 // Modulation row of token `token` of sample `sample`, without the sample's offset.
-inline int64_t lookup(const RowIndex &index, int64_t sample, int64_t token) {
+WK_INLINE int64_t lookup(const RowIndex &index, int64_t sample, int64_t token) {
   if (!index.data) return 0;
   const int64_t at = sample * index.sample_stride + token * index.token_stride;
   if (index.dtype == WK_INT32) return static_cast<const int32_t *>(index.data)[at];

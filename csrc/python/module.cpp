@@ -4,6 +4,7 @@
 // Tensors arrive through DLPack's C exchange table, which hands out pointer, shape and strides without creating Python
 // objects (tens of nanoseconds per tensor) and needs no framework header.
 #include <pybind11/pybind11.h>
+#include <pybind11/stl.h>
 
 #include <array>
 #include <stdexcept>
@@ -40,14 +41,14 @@ class Argument {
   bool is_given_;
 };
 
-void *stream_of(const Argument &x) { return wk_dlpack::current_stream(*x.get()); }
-
+// Calls with the stream that is current on x's device, while other Python threads may run.
 template <class Call>
-void run(const Call &call) {
+void run(const Argument &x, const Call &call) {
+  void *stream = x.get() ? wk_dlpack::current_stream(*x.get()) : nullptr;
   wk_status status;
   {
     py::gil_scoped_release unlocked;
-    status = call();
+    status = call(stream);
   }
   raise_if_failed(status);
 }
@@ -58,18 +59,104 @@ std::string cpu_isa() {
   return name;
 }
 
+using Object = py::object;
+
 void register_rms_norm(py::module_ &m) {
-  using Object = py::object;
   m.def("rms_norm", [](const Object &out, const Object &x, const Object &weight, double eps) {
     const Argument a_out(out), a_x(x), a_weight(weight);
-    run([&] { return wk_rms_norm(a_out.get(), a_x.get(), a_weight.get(), eps, stream_of(a_x)); });
+    run(a_x, [&](void *stream) { return wk_rms_norm(a_out.get(), a_x.get(), a_weight.get(), eps, stream); });
   });
   m.def("rms_norm_backward", [](const Object &grad_x, const Object &grad_weight, const Object &grad_out,
                                 const Object &x, const Object &weight, double eps) {
     const Argument a_grad_x(grad_x), a_grad_weight(grad_weight), a_grad_out(grad_out), a_x(x), a_weight(weight);
-    run([&] {
+    run(a_x, [&](void *stream) {
       return wk_rms_norm_backward(a_grad_x.get(), a_grad_weight.get(), a_grad_out.get(), a_x.get(), a_weight.get(), eps,
-                                  stream_of(a_x));
+                                  stream);
+    });
+  });
+}
+
+void register_layer_norm_modulate(py::module_ &m) {
+  m.def("layer_norm_modulate", [](const Object &out, const Object &x, const Object &scale, const Object &shift,
+                                  const Object &weight, const Object &bias, const Object &index, double eps) {
+    const Argument a_out(out), a_x(x), a_scale(scale), a_shift(shift), a_weight(weight), a_bias(bias), a_index(index);
+    run(a_x, [&](void *stream) {
+      return wk_layer_norm_modulate(a_out.get(), a_x.get(), a_scale.get(), a_shift.get(), a_weight.get(), a_bias.get(),
+                                    a_index.get(), eps, stream);
+    });
+  });
+  m.def("layer_norm_modulate_backward",
+        [](const Object &grad_x, const Object &grad_scale, const Object &grad_shift, const Object &grad_weight,
+           const Object &grad_bias, const Object &grad_out, const Object &x, const Object &scale, const Object &shift,
+           const Object &weight, const Object &bias, const Object &index, double eps) {
+          const Argument a_grad_x(grad_x), a_grad_scale(grad_scale), a_grad_shift(grad_shift),
+              a_grad_weight(grad_weight), a_grad_bias(grad_bias), a_grad_out(grad_out), a_x(x), a_scale(scale),
+              a_shift(shift), a_weight(weight), a_bias(bias), a_index(index);
+          run(a_x, [&](void *stream) {
+            return wk_layer_norm_modulate_backward(a_grad_x.get(), a_grad_scale.get(), a_grad_shift.get(),
+                                                   a_grad_weight.get(), a_grad_bias.get(), a_grad_out.get(), a_x.get(),
+                                                   a_scale.get(), a_shift.get(), a_weight.get(), a_bias.get(),
+                                                   a_index.get(), eps, stream);
+          });
+        });
+}
+
+void register_gate_residual(py::module_ &m) {
+  m.def("gate_residual",
+        [](const Object &out, const Object &x, const Object &y, const Object &gate, const Object &index) {
+          const Argument a_out(out), a_x(x), a_y(y), a_gate(gate), a_index(index);
+          run(a_x, [&](void *stream) {
+            return wk_gate_residual(a_out.get(), a_x.get(), a_y.get(), a_gate.get(), a_index.get(), stream);
+          });
+        });
+  m.def("gate_residual_backward", [](const Object &grad_y, const Object &grad_gate, const Object &grad_out,
+                                     const Object &y, const Object &gate, const Object &index) {
+    const Argument a_grad_y(grad_y), a_grad_gate(grad_gate), a_grad_out(grad_out), a_y(y), a_gate(gate), a_index(index);
+    run(a_y, [&](void *stream) {
+      return wk_gate_residual_backward(a_grad_y.get(), a_grad_gate.get(), a_grad_out.get(), a_y.get(), a_gate.get(),
+                                       a_index.get(), stream);
+    });
+  });
+}
+
+using Grid = std::array<int64_t, 3>;
+
+void register_rms_norm_rope(py::module_ &m) {
+  m.def("rms_norm_rope",
+        [](const Object &out, const Object &x, const Object &weight, const Object &freqs_t, const Object &freqs_y,
+           const Object &freqs_x, int64_t num_heads, const Grid &grid, double eps) {
+          const Argument a_out(out), a_x(x), a_weight(weight), a_t(freqs_t), a_y(freqs_y), a_fx(freqs_x);
+          run(a_x, [&](void *stream) {
+            return wk_rms_norm_rope(a_out.get(), a_x.get(), a_weight.get(), a_t.get(), a_y.get(), a_fx.get(), num_heads,
+                                    grid.data(), eps, stream);
+          });
+        });
+  m.def("rms_norm_rope_backward", [](const Object &grad_x, const Object &grad_weight, const Object &grad_out,
+                                     const Object &x, const Object &weight, const Object &freqs_t,
+                                     const Object &freqs_y, const Object &freqs_x, int64_t num_heads, const Grid &grid,
+                                     double eps) {
+    const Argument a_grad_x(grad_x), a_grad_weight(grad_weight), a_grad_out(grad_out), a_x(x), a_weight(weight),
+        a_t(freqs_t), a_y(freqs_y), a_fx(freqs_x);
+    run(a_x, [&](void *stream) {
+      return wk_rms_norm_rope_backward(a_grad_x.get(), a_grad_weight.get(), a_grad_out.get(), a_x.get(), a_weight.get(),
+                                       a_t.get(), a_y.get(), a_fx.get(), num_heads, grid.data(), eps, stream);
+    });
+  });
+}
+
+void register_channel_rms_norm_silu(py::module_ &m) {
+  m.def("channel_rms_norm_silu", [](const Object &out, const Object &x, const Object &weight, bool apply_silu) {
+    const Argument a_out(out), a_x(x), a_weight(weight);
+    run(a_x, [&](void *stream) {
+      return wk_channel_rms_norm_silu(a_out.get(), a_x.get(), a_weight.get(), apply_silu, stream);
+    });
+  });
+  m.def("channel_rms_norm_silu_backward", [](const Object &grad_x, const Object &grad_weight, const Object &grad_out,
+                                             const Object &x, const Object &weight, bool apply_silu) {
+    const Argument a_grad_x(grad_x), a_grad_weight(grad_weight), a_grad_out(grad_out), a_x(x), a_weight(weight);
+    run(a_x, [&](void *stream) {
+      return wk_channel_rms_norm_silu_backward(a_grad_x.get(), a_grad_weight.get(), a_grad_out.get(), a_x.get(),
+                                               a_weight.get(), apply_silu, stream);
     });
   });
 }
@@ -86,4 +173,8 @@ PYBIND11_MODULE(_native, m) {
   m.def("num_threads", &wk_num_threads);
   m.def("set_num_threads", &wk_set_num_threads);
   register_rms_norm(m);
+  register_layer_norm_modulate(m);
+  register_gate_residual(m);
+  register_rms_norm_rope(m);
+  register_channel_rms_norm_silu(m);
 }

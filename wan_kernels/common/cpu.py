@@ -23,3 +23,13 @@ def dense_rows(x: Tensor) -> Tensor:
     if x.is_contiguous() or (x.dim() <= 3 and x.stride(-1) == 1):
         return x
     return x.contiguous()
+
+
+def dense_table(rows: Tensor | None) -> Tensor | None:
+    """dense_rows of an optional tensor."""
+    return None if rows is None else dense_rows(rows)
+
+
+def gradient_like(x: Tensor | None, is_needed: bool) -> Tensor | None:
+    """Memory for x's gradient, or None where it is not wanted."""
+    return torch.empty_like(x) if is_needed and x is not None else None

@@ -29,8 +29,6 @@
 #define WK_VECTOR_BYTES 16
 #endif
 
-#define WK_INLINE inline __attribute__((always_inline))
-
 namespace wk {
 namespace WK_ISA {
 
@@ -140,6 +138,13 @@ inline void store(T *to, Floats value, Part part) {
   T lanes[kLanes];
   store(lanes, value, Whole{});
   __builtin_memcpy(to, lanes, static_cast<size_t>(part.count) * sizeof(T));
+}
+
+// The value with 0 in the lanes past the end, for sums of what is not 0 there by itself.
+WK_INLINE Floats kept(Floats value, Whole) { return value; }
+WK_INLINE Floats kept(Floats value, Part part) {
+  for (int64_t i = part.count; i < kLanes; ++i) value[i] = 0.0f;
+  return value;
 }
 
 // The value as it reads back from a T.

@@ -54,7 +54,7 @@ extern "C" wk_status wk_rms_norm_backward(const wk_tensor *grad_x, const wk_tens
   WK_TRY(check(grad_out, "grad_out", x, weight));
   if (grad_x) WK_TRY(check(grad_x, "grad_x", x, weight));
   if (grad_weight) WK_TRY(check(x, "x", x, grad_weight));
-  WK_TRY(require_cpu(kOp, *x));
+  WK_TRY(require_all_cpu(kOp, {x}));
 
   const RmsNormKernels *kernels;
   WK_TRY(select_rms_norm_kernels(&kernels));
@@ -67,7 +67,7 @@ extern "C" wk_status wk_rms_norm_backward(const wk_tensor *grad_x, const wk_tens
   call.weight = weight_values.data();
   call.eps = static_cast<float>(eps);
 
-  const Split split = split_rows(call.x.count);
+  const Split split = split_rows(call.x.count, call.x.width);
   const int64_t width = call.x.width;
   FloatBuffer partials;
   if (grad_weight) WK_TRY(partials.allocate_filled(kOp, split.num_parts * width, 0.0f));
@@ -77,9 +77,6 @@ extern "C" wk_status wk_rms_norm_backward(const wk_tensor *grad_x, const wk_tens
       kernels->backward(call, split.begin(part), split.end(part), sums);
     }
   });
-  if (grad_weight) {
-    sum_partials(partials.data(), split.num_parts, width, width, grad_weight->data, grad_weight->dtype, 0,
-                 grad_weight->stride[0]);
-  }
+  if (grad_weight) sum_vectors(partials.data(), split.num_parts, width, *grad_weight);
   return WK_OK;
 }

@@ -1,20 +1,11 @@
 // SPDX-License-Identifier: Apache-2.0
 // One row at a time: it comes from memory once, stays in the first cache, and is read again from there.
-#include "common/cpu/vec.h"
+#include "common/cpu/rms.h"
 #include "ops/rms_norm/rms_norm_cpu.h"
 
 namespace wk {
 namespace WK_ISA {
 namespace {
-
-template <class T>
-float reciprocal_rms(const T *x, int64_t width, float eps) {
-  const float sum_of_squares = sum_over(width, [&](int64_t i, auto extent) {
-    const Floats value = load(x + i, extent);
-    return value * value;
-  });
-  return 1.0f / root(sum_of_squares / static_cast<float>(width) + eps);
-}
 
 template <class T>
 void forward_row(T *out, const T *x, const float *weight, int64_t width, float eps) {

@@ -1,1 +1,3 @@
 """gate_residual: x + y * gate. Backends in order of preference."""
+
+from wan_kernels.ops.gate_residual import backend_cpu as backend_cpu

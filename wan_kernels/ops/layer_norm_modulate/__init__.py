@@ -1,1 +1,3 @@
 """layer_norm_modulate: LN(x) * (1 + scale) + shift. Backends in order of preference."""
+
+from wan_kernels.ops.layer_norm_modulate import backend_cpu as backend_cpu

@@ -4,7 +4,7 @@ import torch
 from torch import Tensor
 
 from wan_kernels import native
-from wan_kernels.common.cpu import dense_rows, reject_tensors
+from wan_kernels.common.cpu import dense_rows, gradient_like, reject_tensors
 from wan_kernels.dispatch import register_backend
 
 
@@ -16,12 +16,12 @@ def forward(x: Tensor, weight: Tensor, eps: float) -> Tensor:
 
 
 def backward(
-    grads: tuple[Tensor], inputs: tuple[Tensor, Tensor, float], outputs: tuple[Tensor]
-) -> tuple[Tensor, Tensor]:
+    grads: tuple[Tensor], inputs: tuple[Tensor, Tensor, float], outputs: tuple[Tensor], needed: tuple[bool, bool]
+) -> tuple[Tensor | None, Tensor | None]:
     x, weight, eps = inputs
-    x, grad_out = dense_rows(x), dense_rows(grads[0])
-    grad_x, grad_weight = torch.empty(x.shape, dtype=x.dtype), torch.empty_like(weight)
-    native.library().rms_norm_backward(grad_x, grad_weight, grad_out, x, weight, eps)
+    x = dense_rows(x)
+    grad_x, grad_weight = gradient_like(x, needed[0]), gradient_like(weight, needed[1])
+    native.library().rms_norm_backward(grad_x, grad_weight, dense_rows(grads[0]), x, weight, eps)
     return grad_x, grad_weight
 
 

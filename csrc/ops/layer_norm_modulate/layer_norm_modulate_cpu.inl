@@ -1,0 +1,129 @@
+// SPDX-License-Identifier: Apache-2.0
+// A row comes from memory once and is read again from the first cache: mean, variance about it, result.
+#include "common/cpu/vec.h"
+#include "ops/layer_norm_modulate/layer_norm_modulate_cpu.h"
+
+namespace wk {
+namespace WK_ISA {
+namespace {
+
+struct Statistics {
+  float mean;
+  float scale;  // 1 / sqrt(var + eps)
+};
+
+template <class T>
+Statistics statistics(const T *x, int64_t width, float eps) {
+  const float count = static_cast<float>(width);
+  const float mean = sum_over(width, [&](int64_t i, auto extent) { return load(x + i, extent); }) / count;
+  const float squares = sum_over(width, [&](int64_t i, auto extent) {
+    const Floats distance = kept(load(x + i, extent) - splat(mean), extent);
+    return distance * distance;
+  });
+  return {mean, 1.0f / root(squares / count + eps)};
+}
+
+int64_t table_row(const LayerNormModulateInputs &in, int64_t sample, int64_t token) {
+  return sample * in.index.num_rows + lookup(in.index, sample, token);
+}
+
+template <class Out, class T>
+void forward_row(Out *out, const T *x, const float *scale, const float *shift, const LayerNormModulateInputs &in) {
+  const Statistics stats = statistics(x, in.x.width, in.eps);
+  for_each_vector(in.x.width, [&](int64_t i, auto extent) {
+    const Floats normal = (load(x + i, extent) - splat(stats.mean)) * splat(stats.scale);
+    const Floats affine = normal * load(in.weight + i, extent) + load(in.bias + i, extent);
+    store(out + i, affine * (splat(1.0f) + load(scale + i, extent)) + load(shift + i, extent), extent);
+  });
+}
+
+// With n the normalised row and g the gradient of n: grad_x = r * (g - mean(g) - n * mean(g * n)).
+template <class T>
+void backward_row(T *grad_x, const float *grad_normal, const T *x, const Statistics &stats, int64_t width) {
+  const float count = static_cast<float>(width);
+  const auto normal = [&](int64_t i, auto extent) {
+    return (load(x + i, extent) - splat(stats.mean)) * splat(stats.scale);
+  };
+  const Floats mean =
+      splat(sum_over(width, [&](int64_t i, auto extent) { return load(grad_normal + i, extent); }) / count);
+  const Floats along =
+      splat(sum_over(width, [&](int64_t i, auto extent) { return load(grad_normal + i, extent) * normal(i, extent); }) /
+            count);
+  for_each_vector(width, [&](int64_t i, auto extent) {
+    const Floats rest = load(grad_normal + i, extent) - mean - normal(i, extent) * along;
+    store(grad_x + i, rest * splat(stats.scale), extent);
+  });
+}
+
+// Adds the token's gradients of scale, shift, weight and bias, and leaves the gradient of the normalised row.
+template <class Out, class T>
+void parameter_gradients(float *grad_normal, const LayerNormModulateSums &sums, const Out *grad_out, const T *x,
+                         const float *scale, const Statistics &stats, const LayerNormModulateInputs &in) {
+  const auto add = [](float *total, Floats value, auto extent) { store(total, load(total, extent) + value, extent); };
+  for_each_vector(in.x.width, [&](int64_t i, auto extent) {
+    const Floats grad = load(grad_out + i, extent);
+    const Floats normal = (load(x + i, extent) - splat(stats.mean)) * splat(stats.scale);
+    const Floats weight = load(in.weight + i, extent);
+    const Floats grad_affine = grad * (splat(1.0f) + load(scale + i, extent));
+    if (sums.scale) {
+      add(sums.scale + i, grad * (normal * weight + load(in.bias + i, extent)), extent);
+      add(sums.shift + i, grad, extent);
+    }
+    if (sums.weight) {
+      add(sums.weight + i, grad_affine * normal, extent);
+      add(sums.bias + i, grad_affine, extent);
+    }
+    store(grad_normal + i, grad_affine * weight, extent);
+  });
+}
+
+void forward(const LayerNormModulateForward &call, int64_t begin, int64_t end) {
+  with_dtype(call.in.x.dtype, [&](auto x_type) {
+    with_dtype(call.out.dtype, [&](auto out_type) {
+      using T = decltype(x_type);
+      using Out = decltype(out_type);
+      for (int64_t token = begin; token < end; ++token) {
+        const int64_t row = table_row(call.in, token / call.in.length, token % call.in.length);
+        forward_row(row_at<Out>(call.out, token), row_at<const T>(call.in.x, token),
+                    row_at<const float>(call.in.scale, row), row_at<const float>(call.shift, row), call.in);
+      }
+    });
+  });
+}
+
+template <class T, class Out>
+void backward_tokens(const LayerNormModulateBackward &call, int64_t sample, int64_t begin, int64_t end,
+                     const LayerNormModulateSums &sums, float *grad_normal) {
+  const LayerNormModulateInputs &in = call.in;
+  const int64_t width = in.x.width;
+  for (int64_t token = begin; token < end; ++token) {
+    const int64_t at = sample * in.length + token;
+    const T *x = row_at<const T>(in.x, at);
+    const int64_t table = lookup(in.index, sample, token) * width;
+    LayerNormModulateSums row_sums = sums;
+    if (sums.scale) {
+      row_sums.scale += table;
+      row_sums.shift += table;
+    }
+    const Statistics stats = statistics(x, width, in.eps);
+    parameter_gradients(grad_normal, row_sums, row_at<const Out>(call.grad_out, at), x,
+                        row_at<const float>(in.scale, table_row(in, sample, token)), stats, in);
+    if (call.grad_x.data) backward_row(row_at<T>(call.grad_x, at), grad_normal, x, stats, width);
+  }
+}
+
+void backward(const LayerNormModulateBackward &call, int64_t sample, int64_t begin, int64_t end,
+              const LayerNormModulateSums &sums, float *row) {
+  with_dtype(call.in.x.dtype, [&](auto x_type) {
+    with_dtype(call.grad_out.dtype, [&](auto out_type) {
+      backward_tokens<decltype(x_type), decltype(out_type)>(call, sample, begin, end, sums, row);
+    });
+  });
+}
+
+}  // namespace
+
+extern const LayerNormModulateKernels layer_norm_modulate_kernels = {forward, backward};
+
+}  // namespace WK_ISA
+}  // namespace wk
