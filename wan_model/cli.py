@@ -50,7 +50,9 @@ def common(
 @app.command()
 def generate(
     prompts: Annotated[list[str], typer.Argument(metavar="PROMPT...", help="What should be seen; one video each.")],
-    output: Annotated[Path, typer.Option("-o", "--output", help=".mp4, .gif or .png.")] = Path("out.mp4"),
+    output: Annotated[
+        Path | None, typer.Option("-o", "--output", help=".mp4, .gif or .png; out.mp4 otherwise, out.png for an image.")
+    ] = None,
     model: ModelOption = "tiny",
     preset: Annotated[str | None, typer.Option(help="Which model DIR holds, where its files do not say.")] = None,
     negative: Annotated[str | None, typer.Option(help="What should not be seen.")] = None,
@@ -70,7 +72,7 @@ def generate(
 
     \b
     wan generate "a red circle moves right over a blue background" -o out.mp4
-    wan generate "a green square" --frames 1 -o out.png
+    wan generate "a green square" --frames 1 -o square.png
     wan generate "a cat boxing" "a dog reading" --model Wan2.1-T2V-1.3B --steps 30 --seed 7 -o pets.mp4
     """
     from wan_model.commands.generate import run

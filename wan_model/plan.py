@@ -201,6 +201,8 @@ def trace_forward(config: ModelConfig, shape: tuple[int, int, int, int], dtype: 
         dit = _on_meta(lambda: DiT(replace(config.dit, num_layers=num_layers))).to(dtype)
         return trace(lambda: dit(latents, timestep, context))
 
+    # The very first run also builds tables that later ones find in a cache.
+    trace_layers(1)
     return extrapolate(trace_layers(1), trace_layers(2), config.dit.num_layers - 1)
 
 

@@ -19,7 +19,7 @@ from wan_model.video_io import Saved, check_output, to_frames, write_image
 
 def run(
     prompts: list[str],
-    output: Path,
+    output: Path | None,
     *,
     model: str,
     preset: str | None,
@@ -31,6 +31,7 @@ def run(
     _, config = find_model(model, preset)
     settings = make_settings(config, prompts, **options)
     check_task(config)
+    output = output or Path("out.png" if settings.num_frames == 1 else "out.mp4")
     check_output(output, settings.num_frames)
     place = resolve_device(device)
     dtype = WEIGHT_DTYPES[place.type]
