@@ -1,0 +1,295 @@
+"""Wan-VAE 2.1: a causal 3D autoencoder, 4x in time and 8x in space, that runs in chunks of any length.
+
+Letters: B batch, C channels, T frames, Y rows, X columns (of whatever grid the layer works on), Z latent channels.
+
+Causality is one rule: a convolution sees the frames before it, zeros before the first. A `State` remembers, for each
+layer, the last frames it saw; with it a video can be fed chunk by chunk, without it (None) in one pass, and both give
+the same result. The first frame of a video stands alone: it is never merged in time by the encoder nor doubled by the
+decoder, so T frames become 1 + (T - 1) / 4 latents.
+
+Every layer computes in the dtype of its input, whatever its weights are stored in: bf16 training over float32 weights
+needs no autocast. Attribute names are those of `Wan2.1_VAE.pth`. Source: arXiv 2503.20314, section 4.1; Wan2.1 at 9737cba, modules/vae.py.
+"""
+
+from collections.abc import Iterator
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+import wan_kernels as wk
+from wan_model.config import VAEConfig
+
+State = dict[nn.Module, Tensor]
+
+
+class CausalConv3d(nn.Conv3d):
+    """A 3D convolution that sees `kernel - stride` frames of the past, kept in the state."""
+
+    def forward(self, x_BCTYX: Tensor, state: State | None = None) -> Tensor:  # type: ignore[override]
+        pad_y, pad_x = self.kernel_size[1] // 2, self.kernel_size[2] // 2
+        padding = (pad_y, pad_y, pad_x, pad_x)
+        weight, bias = self.weight.to(x_BCTYX.dtype), self.bias.to(x_BCTYX.dtype)
+        if state is None:
+            return wk.causal_conv3d(x_BCTYX, weight, bias, stride=self.stride, padding=padding)
+        y_BCTYX, state[self] = wk.causal_conv3d(
+            x_BCTYX, weight, bias, state.get(self), stride=self.stride, padding=padding, return_cache=True
+        )
+        return y_BCTYX
+
+
+class ChannelNorm(nn.Module):
+    """RMS norm over channels, optionally followed by SiLU in the same pass."""
+
+    def __init__(self, dim: int, *, num_spatial_dims: int = 3, apply_silu: bool = True):
+        super().__init__()
+        self.gamma = nn.Parameter(torch.ones(dim, *[1] * num_spatial_dims))
+        self.apply_silu = apply_silu
+
+    def forward(self, x: Tensor) -> Tensor:
+        return wk.channel_rms_norm_silu(x, self.gamma.flatten(), apply_silu=self.apply_silu)
+
+
+class CausalSequential(nn.Sequential):
+    """Layers in order, the state handed to those that keep one."""
+
+    def forward(self, x: Tensor, state: State | None = None) -> Tensor:  # type: ignore[override]
+        for layer in self:
+            x = layer(x, state) if isinstance(layer, STATEFUL) else layer(x)
+        return x
+
+
+class ResidualBlock(nn.Module):
+    def __init__(self, in_dim: int, out_dim: int):
+        super().__init__()
+        # The SiLU of each norm is fused into it; identities keep the published indices 0, 2, 3, 6.
+        self.residual = CausalSequential(
+            ChannelNorm(in_dim), nn.Identity(), CausalConv3d(in_dim, out_dim, 3),
+            ChannelNorm(out_dim), nn.Identity(), nn.Identity(), CausalConv3d(out_dim, out_dim, 3),
+        )  # fmt: skip
+        self.shortcut = CausalConv3d(in_dim, out_dim, 1) if in_dim != out_dim else nn.Identity()
+
+    def forward(self, x: Tensor, state: State | None = None) -> Tensor:
+        return self.shortcut(x) + self.residual(x, state)
+
+
+class AttentionBlock(nn.Module):
+    """Single-head attention over the pixels of each frame."""
+
+    def __init__(self, dim: int):
+        super().__init__()
+        self.norm = ChannelNorm(dim, num_spatial_dims=2, apply_silu=False)
+        self.to_qkv = nn.Conv2d(dim, 3 * dim, 1)
+        self.proj = nn.Conv2d(dim, dim, 1)
+
+    def forward(self, x_BCTYX: Tensor) -> Tensor:
+        B, C, T, Y, X = x_BCTYX.shape
+        frames = x_BCTYX.transpose(1, 2).reshape(B * T, C, Y, X)
+        qkv = pixel_linear(self.norm(frames), self.to_qkv).flatten(2).transpose(1, 2)  # [B*T, Y*X, 3C]
+        q, k, v = (part.contiguous() for part in qkv.unsqueeze(2).chunk(3, dim=-1))
+        out = wk.attention(q, k, v)  # [B*T, Y*X, 1, C]
+        out = pixel_linear(out.squeeze(2).transpose(1, 2).reshape(B * T, C, Y, X), self.proj)
+        return x_BCTYX + out.view(B, T, C, Y, X).transpose(1, 2)
+
+
+def pixel_linear(x_BCYX: Tensor, conv: nn.Conv2d) -> Tensor:
+    """A 1x1 convolution in the dtype of `x`."""
+    return F.conv2d(x_BCYX, conv.weight.to(x_BCYX.dtype), conv.bias.to(x_BCYX.dtype))  # type: ignore[union-attr]
+
+
+def frame_conv(x_BCTYX: Tensor, conv: nn.Conv2d, padding: tuple[int, int, int, int]) -> Tensor:
+    """A 2D convolution of every frame; padding counts zero rows and columns (top, bottom, left, right)."""
+    weight, bias = conv.weight.unsqueeze(2).to(x_BCTYX.dtype), conv.bias.to(x_BCTYX.dtype)  # type: ignore[union-attr]
+    return wk.causal_conv3d(x_BCTYX, weight, bias, stride=(1, *conv.stride), padding=padding)  # type: ignore[arg-type]
+
+
+def split_first(resample: nn.Module, x_BCTYX: Tensor, state: State | None) -> tuple[Tensor | None, Tensor]:
+    """The first frame of the video, if `x` begins with it, and the rest; marks in `state` that it has gone by."""
+    if state is None:
+        return x_BCTYX[:, :, :1], x_BCTYX[:, :, 1:]
+    if resample in state:
+        return None, x_BCTYX
+    state[resample] = x_BCTYX.new_empty(0)
+    return x_BCTYX[:, :, :1], x_BCTYX[:, :, 1:]
+
+
+class Downsample(nn.Module):
+    """Halves rows and columns; with `in_time`, also every pair of frames after the first becomes one."""
+
+    def __init__(self, dim: int, *, in_time: bool):
+        super().__init__()
+        self.resample = nn.Sequential(nn.Identity(), nn.Conv2d(dim, dim, 3, stride=2))
+        self.time_conv = CausalConv3d(dim, dim, (3, 1, 1), stride=(2, 1, 1)) if in_time else None
+
+    def forward(self, x_BCTYX: Tensor, state: State | None = None) -> Tensor:
+        x_BCTYX = frame_conv(x_BCTYX, self.resample[1], padding=(0, 1, 0, 1))
+        if self.time_conv is None:
+            return x_BCTYX
+        first, rest = split_first(self, x_BCTYX, state)
+        if first is None:
+            return self.time_conv(rest, state)
+        # The first frame passes through untouched and is the past of the frames that follow.
+        past: State = {} if state is None else state
+        past[self.time_conv] = first.contiguous()
+        return torch.cat([first, self.time_conv(rest, past)], dim=2) if rest.shape[2] else first
+
+
+class Upsample(nn.Module):
+    """Doubles rows and columns and halves channels; with `in_time`, every frame after the first becomes two."""
+
+    def __init__(self, dim: int, *, in_time: bool):
+        super().__init__()
+        self.resample = nn.Sequential(nn.Identity(), nn.Conv2d(dim, dim // 2, 3, padding=1))
+        self.time_conv = CausalConv3d(dim, 2 * dim, (3, 1, 1)) if in_time else None
+
+    def forward(self, x_BCTYX: Tensor, state: State | None = None) -> Tensor:
+        if self.time_conv is not None:
+            x_BCTYX = self.double_frames(x_BCTYX, state)
+        x_BCTYX = F.interpolate(x_BCTYX, scale_factor=(1, 2, 2), mode="nearest-exact")
+        return frame_conv(x_BCTYX, self.resample[1], padding=(1, 1, 1, 1))
+
+    def double_frames(self, x_BCTYX: Tensor, state: State | None) -> Tensor:
+        """Two frames from each; the first frame stays single, and the temporal convolution never sees it."""
+        first, rest = split_first(self, x_BCTYX, state)
+        if rest.shape[2]:
+            pairs = self.time_conv(rest, state).unflatten(1, (2, -1))  # [B, 2, C, T, Y, X]
+            rest = torch.stack([pairs[:, 0], pairs[:, 1]], dim=3).flatten(2, 3)
+        if first is None:
+            return rest
+        return torch.cat([first, rest], dim=2) if rest.shape[2] else first
+
+
+STATEFUL = (CausalConv3d, ResidualBlock, Downsample, Upsample, CausalSequential)
+
+
+def middle(dim: int) -> CausalSequential:
+    return CausalSequential(ResidualBlock(dim, dim), AttentionBlock(dim), ResidualBlock(dim, dim))
+
+
+def head(dim: int, out_dim: int) -> CausalSequential:
+    return CausalSequential(ChannelNorm(dim), nn.Identity(), CausalConv3d(dim, out_dim, 3))
+
+
+class Encoder3d(nn.Module):
+    def __init__(self, config: VAEConfig):
+        super().__init__()
+        dims = [config.dim * mult for mult in (1, *config.dim_mult)]
+        layers: list[nn.Module] = []
+        for level, (in_dim, out_dim) in enumerate(zip(dims[:-1], dims[1:], strict=True)):
+            widths = [in_dim] + [out_dim] * config.num_res_blocks
+            layers += [ResidualBlock(a, b) for a, b in zip(widths[:-1], widths[1:], strict=True)]
+            if level < len(config.dim_mult) - 1:
+                layers.append(Downsample(out_dim, in_time=config.temporal_downsample[level]))
+        self.conv1 = CausalConv3d(3, dims[0], 3)
+        self.downsamples = CausalSequential(*layers)
+        self.middle = middle(dims[-1])
+        self.head = head(dims[-1], 2 * config.z_dim)
+
+    def forward(self, x_BCTYX: Tensor, state: State | None = None) -> Tensor:
+        return self.head(self.middle(self.downsamples(self.conv1(x_BCTYX, state), state), state), state)
+
+
+class Decoder3d(nn.Module):
+    def __init__(self, config: VAEConfig):
+        super().__init__()
+        dims = [config.dim * mult for mult in (config.dim_mult[-1], *config.dim_mult[::-1])]
+        temporal_upsample = config.temporal_downsample[::-1]
+        layers: list[nn.Module] = []
+        for level, (in_dim, out_dim) in enumerate(zip(dims[:-1], dims[1:], strict=True)):
+            widths = [in_dim // 2 if level else in_dim] + [out_dim] * (config.num_res_blocks + 1)
+            layers += [ResidualBlock(a, b) for a, b in zip(widths[:-1], widths[1:], strict=True)]
+            if level < len(config.dim_mult) - 1:
+                layers.append(Upsample(out_dim, in_time=temporal_upsample[level]))
+        self.conv1 = CausalConv3d(config.z_dim, dims[0], 3)
+        self.middle = middle(dims[0])
+        self.upsamples = CausalSequential(*layers)
+        self.head = head(dims[-1], 3)
+
+    def forward(self, z_BZTYX: Tensor, state: State | None = None) -> Tensor:
+        return self.head(self.upsamples(self.middle(self.conv1(z_BZTYX, state), state), state), state)
+
+
+class WanVAE(nn.Module):
+    """Pixels to normalised latents and back.
+
+    `encode` and `decode` are what users call; `moments` and `reconstruct` are their differentiable, unnormalised
+    halves, used in training.
+    """
+
+    def __init__(self, config: VAEConfig):
+        super().__init__()
+        self.config = config
+        self.encoder = Encoder3d(config)
+        self.conv1 = CausalConv3d(2 * config.z_dim, 2 * config.z_dim, 1)
+        self.conv2 = CausalConv3d(config.z_dim, config.z_dim, 1)
+        self.decoder = Decoder3d(config)
+
+    def moments(self, video_BCTYX: Tensor, state: State | None = None) -> tuple[Tensor, Tensor]:
+        """Mean and log-variance of the posterior, [B, Z, 1 + (T - 1) / 4, Y / 8, X / 8] each, unnormalised."""
+        mean, log_variance = self.conv1(self.encoder(video_BCTYX, state)).chunk(2, dim=1)
+        return mean, log_variance
+
+    def reconstruct(self, z_BZTYX: Tensor, state: State | None = None) -> Tensor:
+        """Pixels from unnormalised latents, not clamped: a clamped decoder has no gradient where it saturates."""
+        return self.decoder(self.conv2(z_BZTYX), state)
+
+    @torch.no_grad()
+    def encode(self, video_BCTYX: Tensor, chunk: int = 1) -> Tensor:
+        """Normalised posterior means of a video.
+
+        Args:
+            video_BCTYX: [B, 3, T, Y, X] in [-1, 1], T = 4n + 1, Y and X multiples of 8.
+            chunk: latent frames worked on at a time; memory grows with it, the result does not depend on it.
+
+        Returns:
+            [B, Z, 1 + (T - 1) / 4, Y / 8, X / 8] in the dtype of the weights.
+
+        Raises:
+            ValueError: T is not 4n + 1, or Y or X is not a multiple of 8, or chunk < 1.
+        """
+        stride, space = self.config.temporal_stride, self.config.spatial_stride
+        _, _, T, Y, X = video_BCTYX.shape
+        if T % stride != 1 or Y % space or X % space:
+            raise ValueError(
+                f"[vae] video must have {stride}n + 1 frames and sides divisible by {space}, got {T} frames of {X}x{Y}"
+            )
+        state: State = {}
+        sizes = chunk_sizes(T, first=1 + stride * (check_chunk(chunk) - 1), later=stride * chunk)
+        means = [self.moments(part, state)[0] for part in video_BCTYX.to(self.dtype).split(sizes, dim=2)]
+        return (torch.cat(means, dim=2) - self.statistics("mean")) / self.statistics("std")
+
+    @torch.no_grad()
+    def decode(self, z_BZTYX: Tensor, chunk: int = 1) -> Tensor:
+        """The video of normalised latents, [B, 3, 1 + 4 (T - 1), 8 Y, 8 X] in [-1, 1]; `chunk` as in `encode`."""
+        return torch.cat(list(self.decode_chunks(z_BZTYX, chunk)), dim=2)
+
+    @torch.no_grad()
+    def decode_chunks(self, z_BZTYX: Tensor, chunk: int = 1) -> Iterator[Tensor]:
+        """`decode`, piece by piece: yields the frames of `chunk` latents at a time."""
+        z_BZTYX = z_BZTYX.to(self.dtype) * self.statistics("std") + self.statistics("mean")
+        state: State = {}
+        for part in z_BZTYX.split(check_chunk(chunk), dim=2):
+            yield self.reconstruct(part, state).clamp_(-1, 1)
+
+    def statistics(self, which: str) -> Tensor:
+        """The per-channel latent mean or deviation, [1, Z, 1, 1, 1]."""
+        values = self.config.latents_mean if which == "mean" else self.config.latents_std
+        return torch.tensor(values, dtype=self.dtype, device=self.conv2.weight.device).view(1, -1, 1, 1, 1)
+
+    @property
+    def dtype(self) -> torch.dtype:
+        return self.conv2.weight.dtype
+
+
+def check_chunk(chunk: int) -> int:
+    if chunk < 1:
+        raise ValueError(f"[vae] chunk must be at least 1 latent frame, got {chunk}")
+    return chunk
+
+
+def chunk_sizes(total: int, *, first: int, later: int) -> list[int]:
+    """Lengths that sum to `total`: one of `first`, then as many of `later` as fit, then the rest."""
+    sizes = [min(first, total)]
+    while (left := total - sum(sizes)) > 0:
+        sizes.append(min(later, left))
+    return sizes
