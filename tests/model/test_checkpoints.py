@@ -1,8 +1,6 @@
-"""Both published layouts in and out, bitwise; strict about tensors, and plain about what is wrong with a file."""
+"""Both published layouts in and out, bitwise and within the memory of the model; strict about every tensor."""
 
-import json
 import shutil
-import struct
 import subprocess
 import sys
 from dataclasses import replace
@@ -10,65 +8,26 @@ from pathlib import Path
 
 import pytest
 import torch
+from tiny_networks import DIT, LOADERS, SAVERS, TEXT, VAE, assert_same_weights, error_of, make_networks, save
 
-from wan_model import checkpoints, config, layouts
-from wan_model.checkpoints import (
-    convert,
-    load_dit,
-    load_text_encoder,
-    load_vae,
-    save_diffusers,
-    save_official,
-)
-from wan_model.config import DiTConfig, ModelConfig, TextEncoderConfig, VAEConfig
+from wan_model import checkpoints, config
+from wan_model.checkpoints import convert, load_dit, load_text_encoder, load_vae, save_diffusers, save_official
+from wan_model.config import DiTConfig, ModelConfig, TextEncoderConfig
 from wan_model.dit import DiT
 from wan_model.layouts import detect_layout, detect_model, find_tokenizer
+from wan_model.tensor_files import read_json
 from wan_model.text_encoder import TextEncoder
 from wan_model.tokenizer import Tokenizer, build_word_tokenizer
-from wan_model.vae import WanVAE
-
-DIT = DiTConfig(dim=24, ffn_dim=40, num_heads=2, num_layers=2, text_dim=16, text_len=8, freq_dim=16)
-VAE = VAEConfig(
-    dim=4, dim_mult=(1, 2, 2), num_res_blocks=1, temporal_downsample=(True, False), z_dim=4,
-    latents_mean=(0.1, -0.2, 0.3, 0.0), latents_std=(1.0, 2.0, 0.5, 1.5),
-)  # fmt: skip
-TEXT = TextEncoderConfig(vocab_size=30, dim=16, ffn_dim=24, num_heads=2, head_dim=8, num_layers=2)
-
-LOADERS = {"dits": load_dit, "vae": load_vae, "text_encoder": load_text_encoder}
-SAVERS = {"official": save_official, "diffusers": save_diffusers}
 
 
 @pytest.fixture
-def networks() -> dict[str, torch.nn.Module]:
-    torch.manual_seed(0)
-    return {"dits": DiT(DIT), "vae": WanVAE(VAE), "text_encoder": TextEncoder(TEXT)}
+def networks():
+    return make_networks()
 
 
 @pytest.fixture
 def tokenizer(tmp_path) -> Path:
     return build_word_tokenizer(["a", "red", "circle"], tmp_path / "words").parent
-
-
-def save(layout: str, directory: Path, networks: dict[str, torch.nn.Module], **options) -> list[Path]:
-    return SAVERS[layout](directory, **(networks | {"dits": [networks["dits"]]}), **options)
-
-
-def assert_same_weights(actual: torch.nn.Module, expected: torch.nn.Module) -> None:
-    ours, theirs = actual.state_dict(), expected.state_dict()
-    assert ours.keys() == theirs.keys()
-    for name, tensor in theirs.items():
-        assert ours[name].dtype == tensor.dtype
-        assert torch.equal(ours[name], tensor), name
-
-
-def error_of(call, *arguments, **options) -> str:
-    """The message of the ValueError or FileNotFoundError that a call raises; always one line."""
-    with pytest.raises((ValueError, FileNotFoundError)) as caught:
-        call(*arguments, **options)
-    message = str(caught.value)
-    assert message.startswith("[")
-    assert "\n" not in message
-    return message
 
 
 # Round trips
@@ -216,7 +175,7 @@ def test_official_files_are_what_a_release_holds(tmp_path, networks, tokenizer):
         "config.json", "diffusion_pytorch_model.safetensors", "Wan2.1_VAE.pth", "models_t5_umt5-xxl-enc-bf16.pth",
         "google/umt5-xxl/tokenizer.json",
     } <= names  # fmt: skip
-    described = json.loads((tmp_path / "model" / "config.json").read_text())
+    described = read_json(tmp_path / "model" / "config.json")
     assert described["model_type"] == "t2v"
     assert described["dim"] == DIT.dim
     state = torch.load(tmp_path / "model" / "Wan2.1_VAE.pth", weights_only=True)
@@ -300,163 +259,6 @@ def test_long_lists_are_folded_but_complete():
     assert checkpoints._fold(names[:5]) == names[:5]
 
 
-# Broken files
-
-
-@pytest.fixture
-def release(tmp_path, networks) -> Path:
-    save("official", tmp_path / "release", networks, max_shard_bytes=8000)
-    return tmp_path / "release"
-
-
-def first_shard(directory: Path) -> Path:
-    return sorted(directory.glob("*-of-*.safetensors"))[0]
-
-
-def test_missing_shard(release):
-    shard = first_shard(release)
-    shard.unlink()
-    with pytest.raises(FileNotFoundError):
-        load_dit(release)
-    assert str(shard) in error_of(load_dit, release)
-
-
-@pytest.mark.parametrize("kept", [0, 5, 60, -1])
-def test_truncated_shard(release, kept):
-    shard = first_shard(release)
-    shard.write_bytes(shard.read_bytes()[:kept])
-    assert str(shard) in error_of(load_dit, release)
-
-
-@pytest.mark.parametrize(
-    "header",
-    [
-        b"version https://git-lfs.github.com/spec/v1\n",
-        struct.pack("<Q", 2**62) + b"{}",
-        struct.pack("<Q", 9) + b"{not json",
-        struct.pack("<Q", 2) + b"[]",
-        struct.pack("<Q", 12) + b'{"a": {"b":1}}'[:12],
-        struct.pack("<Q", 61) + b'{"a":{"dtype":"F32","shape":[2],"data_offsets":[0,4]}}       ' + b"\0" * 4,
-        struct.pack("<Q", 61) + b'{"a":{"dtype":"X99","shape":[1],"data_offsets":[0,4]}}       ' + b"\0" * 4,
-    ],
-)
-def test_corrupt_safetensors_header(release, header):
-    shard = first_shard(release)
-    shard.write_bytes(header)
-    message = error_of(load_dit, release)
-    assert str(shard) in message
-    assert "header" in message
-
-
-def edit_index(directory: Path, edit) -> Path:
-    path = next(directory.glob("*.index.json"))
-    content = json.loads(path.read_text())
-    edit(content)
-    path.write_text(json.dumps(content))
-    return path
-
-
-def test_index_that_names_a_missing_file(release):
-    edit_index(release, lambda index: index["weight_map"].update({"head.head.bias": "nowhere.safetensors"}))
-    assert "nowhere.safetensors must exist" in error_of(load_dit, release)
-
-
-def test_index_that_disagrees_with_its_shards(release):
-    path = edit_index(release, lambda index: index["weight_map"].pop("head.head.bias"))
-    message = error_of(load_dit, release)
-    assert str(path) in message
-    assert "head.head.bias" in message
-
-
-def test_index_that_leads_elsewhere(release):
-    edit_index(release, lambda index: index["weight_map"].update({"head.head.bias": "../secret.safetensors"}))
-    assert "must name files beside itself" in error_of(load_dit, release)
-
-
-@pytest.mark.parametrize("content", ["{", "[]", '{"weight_map": 3}'])
-def test_broken_index(release, content):
-    path = next(release.glob("*.index.json"))
-    path.write_text(content)
-    assert str(path) in error_of(load_dit, release)
-
-
-@pytest.mark.parametrize(
-    ("content", "reason"),
-    [
-        ([1, 2], "got a list"),
-        ({"model": {"weight": torch.zeros(2)}}, "got dict under 'model'"),
-        (torch.nn.Linear(2, 2), "Weights only load failed"),
-        ({"a": torch.zeros(4, 4).t()}, "a is a strided view"),
-    ],
-)
-def test_pth_of_something_else(release, content, reason):
-    torch.save(content, release / "Wan2.1_VAE.pth")
-    message = error_of(load_vae, release)
-    assert str(release / "Wan2.1_VAE.pth") in message
-    assert reason in message
-
-
-def test_truncated_pth(release):
-    path = release / "Wan2.1_VAE.pth"
-    path.write_bytes(path.read_bytes()[:-2000])
-    assert str(path) in error_of(load_vae, release)
-
-
-def test_a_pth_never_runs_code(release, tmp_path):
-    class Mine:
-        def __reduce__(self):
-            return Path.touch, (tmp_path / "ran",)
-
-    torch.save({"a": Mine()}, release / "Wan2.1_VAE.pth")
-    error_of(load_vae, release)
-    assert not (tmp_path / "ran").exists()
-
-
-@pytest.mark.parametrize("content", ["", "{}", '{"dim": 24}', '{"dim": "wide"}', "[1]"])
-def test_broken_config(release, content):
-    (release / "config.json").write_text(content)
-    assert str(release / "config.json") in error_of(load_dit, release)
-
-
-def test_directories_that_hold_no_model(tmp_path):
-    assert "must exist" in error_of(detect_layout, tmp_path / "none")
-    assert "with neither" in error_of(detect_layout, tmp_path)
-    (tmp_path / "config.json").write_text("{}")
-    assert "got none of them" in error_of(convert, tmp_path, tmp_path / "out", to="diffusers")
-
-
-def test_other_variants_of_the_networks_are_refused(tmp_path, networks):
-    save("diffusers", tmp_path, networks)
-    path = tmp_path / "vae" / "config.json"
-    path.write_text(json.dumps(json.loads(path.read_text()) | {"is_residual": True}))
-    assert "is_residual must be False, got True" in error_of(load_vae, tmp_path)
-
-
-def test_convert_checks_everything_before_it_writes(release, tmp_path):
-    (release / "Wan2.1_VAE.pth").write_bytes(b"PK")
-    assert "Wan2.1_VAE.pth" in error_of(convert, release, tmp_path / "out", to="diffusers")
-    assert not (tmp_path / "out").exists()
-    assert "must not be the source" in error_of(convert, release, release, to="official")
-    assert "layout must be one of" in error_of(convert, release, tmp_path / "out", to="onnx")
-
-
-def test_failed_write_leaves_nothing_and_spares_what_was_there(tmp_path, networks, monkeypatch):
-    save("official", tmp_path, networks)
-    before = {path: path.read_bytes() for path in tmp_path.iterdir()}
-
-    def fail(*arguments, **options):
-        Path(arguments[1]).write_bytes(b"half")
-        raise OSError("disk full")
-
-    monkeypatch.setattr("safetensors.torch.save_file", fail)
-    monkeypatch.setattr("torch.save", fail)
-    with pytest.raises(OSError, match="disk full"):
-        save("official", tmp_path, networks)
-    with pytest.raises(OSError, match="disk full"):
-        save_official(tmp_path, vae=networks["vae"])
-    assert {path: path.read_bytes() for path in tmp_path.iterdir()} == before
-
-
 # Memory and progress
 
 PEAK_SCRIPT = """
@@ -506,13 +308,3 @@ def test_progress_goes_to_stderr(tmp_path, networks, monkeypatch, capsys):
     captured = capsys.readouterr()
     assert "loading DiT" in captured.err
     assert captured.out == ""
-
-
-def test_presets_match_their_published_configs():
-    """What each released config.json says (as listed in the releases) leads back to its preset's DiT."""
-    for model in config.PRESETS.values():
-        described = layouts.conversion.write_official_dit(model.dit)
-        assert layouts.conversion.read_official_dit(described | {"has_image_cross_attention": False}) == replace(
-            model.dit, has_image_cross_attention=False
-        )
-        assert layouts.conversion.read_diffusers_dit(layouts.conversion.write_diffusers_dit(model.dit)) == model.dit
