@@ -259,7 +259,8 @@ def _explain(call: Call, device: DeviceName, is_here: bool) -> tuple[str, str]:
     with _pretend(call.args, device) as args:
         explanation = dispatch.explain(call.op, *args, elsewhere=not is_here)
     refused = "; ".join(f"{name}: {reason}" for name, reason in explanation.refused)
-    return explanation.backend or "none", refused or "first choice"
+    unopposed = "first choice" if len(dispatch.names(call.op)) > 1 else "the only one"
+    return explanation.backend or "none", refused or unopposed
 
 
 @contextmanager

@@ -103,7 +103,7 @@ def test_a_backend_that_refuses_is_named():
     rows = make_plan(get_preset("tiny"), device="cpu").forward
     rooms = [row for row in rows if row.backend != "torch"]
     assert rooms
-    assert all(row.why == "first choice" or ": " in row.why for row in rooms)
+    assert all(row.why in ("first choice", "the only one") or ": " in row.why for row in rooms)
 
 
 def test_planning_real_work_stays_possible():
