@@ -19,8 +19,8 @@ from typing import Any
 import torch
 from torch import nn
 
-from wan_model.config import DiTConfig, TextEncoderConfig, VAEConfig
-from wan_model.conversion import model_index
+from wan_model.config import DiTConfig, ModelConfig, TextEncoderConfig, VAEConfig
+from wan_model.conversion import model_index, scheduler_config
 from wan_model.dit import DiT
 from wan_model.layouts import (
     TOKENIZER_FOLDER,
@@ -28,8 +28,8 @@ from wan_model.layouts import (
     Layout,
     Slot,
     detect_layout,
-    detect_model,
     dit_slots,
+    find_preset,
     text_slot,
     vae_slot,
 )
@@ -48,6 +48,9 @@ from wan_model.text_encoder import TextEncoder
 from wan_model.vae import WanVAE
 
 PROGRESS_FROM_BYTES = 10**9
+
+# The official default, for models that no preset describes.
+DEFAULT_SHIFT = 5.0
 
 # Lists longer than this are folded: blocks.{0-29}.norm3.weight.
 MAX_NAMES = 60
@@ -235,7 +238,7 @@ def _save(
         written += _write(vae_slot(directory, layout), vae.config, vae.state_dict(), max_shard_bytes)
     if text_encoder is not None:
         written += _write(text_slot(directory, layout), text_encoder.config, text_encoder.state_dict(), max_shard_bytes)
-    return written + _finish(directory, layout, tokenizer, boundary=0.0)
+    return written + _finish(directory, layout, tokenizer)
 
 
 def _write(slot: Slot[Config], config: Config, tensors: Mapping[str, Source], max_shard_bytes: int) -> list[Path]:
@@ -252,8 +255,10 @@ def _write(slot: Slot[Config], config: Config, tensors: Mapping[str, Source], ma
     return [*written, write_json(config_path, slot.write_fields(config))]
 
 
-def _finish(directory: Path, layout: Layout, tokenizer: str | Path | None, *, boundary: float) -> list[Path]:
-    """The tokenizer's files, and in a Diffusers directory the index of what it holds by now."""
+def _finish(
+    directory: Path, layout: Layout, tokenizer: str | Path | None, preset: ModelConfig | None = None
+) -> list[Path]:
+    """The tokenizer's files; in a Diffusers directory also the solver, and the index of what the directory holds."""
     written: list[Path] = []
     if tokenizer is not None:
         target = directory / TOKENIZER_FOLDER[layout]
@@ -261,6 +266,8 @@ def _finish(directory: Path, layout: Layout, tokenizer: str | Path | None, *, bo
             shutil.copytree(tokenizer, target, dirs_exist_ok=True)
         written += sorted(path for path in target.iterdir() if path.is_file())
     if layout == "diffusers":
+        shift, boundary = (preset.sampling.shift, preset.expert_boundary) if preset else (DEFAULT_SHIFT, 0.0)
+        written.append(write_json(directory / "scheduler" / "scheduler_config.json", scheduler_config(shift)))
         index = model_index([path.name for path in directory.iterdir() if path.is_dir()], boundary)
         written.append(write_json(directory / "model_index.json", index))
     return written
@@ -293,8 +300,8 @@ def convert(
     for place, config, tensors in checked:
         written += _write(place, config, tensors, max_shard_bytes)
     tokenizer = source / TOKENIZER_FOLDER[layout]
-    boundary = detect_model(source).expert_boundary if len(sources) > 1 else 0.0
-    return written + _finish(target, to, tokenizer if tokenizer.is_dir() else None, boundary=boundary)
+    preset = find_preset(source) if sources[0].exists() else None
+    return written + _finish(target, to, tokenizer if tokenizer.is_dir() else None, preset)
 
 
 def _open(slot: Slot[Any]) -> tuple[Any, dict[str, StoredTensor]]:

@@ -11,6 +11,7 @@ from dataclasses import asdict
 from typing import Any
 
 from wan_model.config import DiTConfig, TextEncoderConfig, VAEConfig
+from wan_model.schedules import NUM_TRAIN_TIMESTEPS
 
 Fields = dict[str, Any]
 
@@ -252,3 +253,16 @@ def model_index(folders: list[str], boundary: float) -> Fields:
     parts = {name: list(kind) for name, kind in _DIFFUSERS_CLASSES.items() if name in folders}
     extra = {"boundary_ratio": boundary} if boundary else {}
     return {"_class_name": "WanPipeline", **extra, **parts}
+
+
+def scheduler_config(shift: float) -> Fields:
+    """`scheduler/scheduler_config.json`: the solver that the official code uses by default."""
+    return {
+        "_class_name": "UniPCMultistepScheduler",
+        "flow_shift": shift,
+        "num_train_timesteps": NUM_TRAIN_TIMESTEPS,
+        "prediction_type": "flow_prediction",
+        "solver_order": 2,
+        "solver_type": "bh2",
+        "use_flow_sigmas": True,
+    }

@@ -164,26 +164,31 @@ def detect_layout(directory: str | Path) -> Layout:
     )
 
 
+def find_preset(directory: str | Path) -> ModelConfig | None:
+    """The preset whose DiT a directory holds, if one does; where several share it, the directory's name decides."""
+    directory = Path(directory)
+    slots = dit_slots(directory, detect_layout(directory))
+    shape = (slots[0].read_config(), len(slots))
+    matches = [model for model in PRESETS.values() if (model.dit, model.num_experts) == shape]
+    folder = directory.resolve().name.lower()
+    named = sorted((match for match in matches if match.name.lower() in folder), key=lambda match: len(match.name))
+    return next(iter(named[::-1] + matches), None)
+
+
 def detect_model(directory: str | Path) -> ModelConfig:
     """The preset whose DiT a directory holds, with the VAE and text encoder that the directory describes.
 
-    Where several presets share one DiT, the one whose name is in the directory's name wins.
     Raises: FileNotFoundError, ValueError; one line that names the file.
     """
     directory = Path(directory)
-    layout = detect_layout(directory)
-    slots = dit_slots(directory, layout)
-    dit = slots[0].read_config()
-    matches = [model for model in PRESETS.values() if (model.dit, model.num_experts) == (dit, len(slots))]
-    if not matches:
-        path = slots[0].folder / slots[0].config_name
+    layout, model = detect_layout(directory), find_preset(directory)
+    if model is None:
+        slots = dit_slots(directory, layout)
+        path, dit = slots[0].folder / slots[0].config_name, slots[0].read_config()
         raise ValueError(
             f"[checkpoint] {path} must describe one of {', '.join(PRESETS)}, got {len(slots)} DiT of dim {dit.dim}, "
             f"{dit.num_layers} layers, {dit.in_dim} -> {dit.out_dim} channels"
         )
-    folder = directory.resolve().name.lower()
-    named = sorted((match for match in matches if match.name.lower() in folder), key=lambda match: len(match.name))
-    model = named[-1] if named else matches[0]
     vae, text = vae_slot(directory, layout), text_slot(directory, layout)
     if model.vae is not None and vae.exists() and vae.describes_itself():
         model = replace(model, vae=vae.read_config())

@@ -191,6 +191,25 @@ def test_a_release_without_extra_files_takes_the_published_configs(tmp_path, net
     assert "misshapen" in error_of(load_vae, tmp_path)
 
 
+def test_conversion_writes_the_solver_and_the_index(tmp_path, networks, tokenizer, preset, monkeypatch):
+    experts = replace(preset, num_experts=2, expert_boundary=0.875, sampling=replace(preset.sampling, shift=12.0))
+    monkeypatch.setitem(config.PRESETS, "toy", experts)
+    high, low = DiT(DIT), DiT(DIT)
+    save_official(tmp_path / "one", dits=[high, low], vae=networks["vae"], tokenizer=tokenizer)
+    convert(tmp_path / "one", tmp_path / "two", to="diffusers")
+    assert_same_weights(load_dit(tmp_path / "two", expert=1), low)
+    index = read_json(tmp_path / "two" / "model_index.json")
+    assert index["boundary_ratio"] == 0.875
+    assert {name for name in index if (tmp_path / "two" / name).is_dir()} == {
+        path.name for path in (tmp_path / "two").iterdir() if path.is_dir()
+    }
+    assert {"transformer", "transformer_2", "vae", "tokenizer", "scheduler"} <= index.keys()
+    diffusers = pytest.importorskip("diffusers", reason="reads the scheduler")
+    scheduler = diffusers.UniPCMultistepScheduler.from_pretrained(tmp_path / "two", subfolder="scheduler")
+    assert scheduler.config.flow_shift == 12.0
+    assert scheduler.config.use_flow_sigmas
+
+
 # Which model it is
 
 
