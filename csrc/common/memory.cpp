@@ -6,6 +6,10 @@
 
 #include "common/parallel.h"
 
+#ifdef __linux__
+#include <sys/mman.h>
+#endif
+
 namespace wk {
 namespace {
 
@@ -115,6 +119,24 @@ wk_status FloatTable::read(const char *op, const char *name, const wk_tensor *te
   }
   const wk_tensor copy = wk_contiguous(buffer_.data(), WK_FLOAT32, 3, shape);
   return fold_rows(op, name, copy, &rows_);
+}
+
+void prefer_huge_pages(const wk_tensor *result) {
+#ifdef MADV_HUGEPAGE
+  if (!result) return;
+  constexpr uintptr_t kHugePage = uintptr_t{2} << 20;
+  const int64_t count = element_count(*result);
+  int64_t reach = 1;  // elements between the first and the last, both included
+  for (int32_t d = 0; d < result->ndim; ++d) reach += (result->shape[d] - 1) * result->stride[d];
+  const int64_t bytes = count * dtype_bytes(result->dtype);
+  if (reach != count || bytes < int64_t{2 * kHugePage}) return;
+  const uintptr_t start = reinterpret_cast<uintptr_t>(result->data);
+  const uintptr_t begin = (start + kHugePage - 1) / kHugePage * kHugePage;
+  const uintptr_t end = (start + static_cast<uintptr_t>(bytes)) / kHugePage * kHugePage;
+  madvise(reinterpret_cast<void *>(begin), end - begin, MADV_HUGEPAGE);
+#else
+  (void)result;
+#endif
 }
 
 float read_float(const void *data, int32_t dtype, int64_t at) {

@@ -6,7 +6,8 @@
  *
  * - Results come first, then inputs, then options, then the stream.
  * - The caller owns every buffer. Backward functions on the CPU take temporary memory and free it before they return;
- *   when there is none they return WK_ERROR_OUT_OF_MEMORY.
+ *   when there is none they return WK_ERROR_OUT_OF_MEMORY. Under results of 4 MB and more, CPU functions ask the system
+ *   for huge pages (a hint: madvise on Linux).
  * - Nothing throws, aborts or prints. A call that cannot run returns a status other than WK_OK, leaves the results
  *   unwritten, and keeps a one-line reason for wk_last_error().
  * - Shapes are written [B, L, D]: B batch, L tokens, D width, N heads, H head width, R modulation rows, C channels.

@@ -106,6 +106,7 @@ extern "C" wk_status wk_channel_rms_norm_silu(const wk_tensor *out, const wk_ten
   const int64_t floats = scratch_floats(call.num_channels, blocks.size);
   FloatBuffer scratch;
   WK_TRY(scratch.allocate(kOp, num_threads() * floats));
+  prefer_huge_pages(out);
   parallel_for_threads(blocks.count, 1, [&](int64_t begin, int64_t end, int32_t thread) {
     for (int64_t i = begin; i < end; ++i) kernels->forward(call, blocks.at(i), scratch.data() + thread * floats);
   });
@@ -140,6 +141,7 @@ extern "C" wk_status wk_channel_rms_norm_silu_backward(const wk_tensor *grad_x, 
   FloatBuffer scratch, sums;
   WK_TRY(scratch.allocate(kOp, num_threads() * floats));
   WK_TRY(sums.allocate_filled(kOp, split.num_parts * num_channels, 0.0f));
+  prefer_huge_pages(grad_x);
   parallel_for_threads(split.num_parts, 1, [&](int64_t begin, int64_t end, int32_t thread) {
     for (int64_t part = begin; part < end; ++part) {
       float *part_sums = grad_weight ? sums.data() + part * num_channels : nullptr;

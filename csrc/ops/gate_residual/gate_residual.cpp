@@ -44,6 +44,7 @@ extern "C" wk_status wk_gate_residual(const wk_tensor *out, const wk_tensor *x, 
   WK_TRY(read_row_index(kOp, index, y->shape[0], y->shape[1], num_rows, &call.index));
   call.gate = gate_rows.rows();
   call.length = y->shape[1];
+  prefer_huge_pages(out);
   parallel_for(call.x.count, rows_per_piece(call.x.width),
                [&](int64_t begin, int64_t end) { kernels->forward(call, begin, end); });
   return WK_OK;
@@ -80,6 +81,7 @@ extern "C" wk_status wk_gate_residual_backward(const wk_tensor *grad_y, const wk
   const int64_t part_floats = grad_gate ? num_rows * width : 0;
   FloatBuffer parts;
   WK_TRY(parts.allocate(kOp, batch * split.num_parts * part_floats));
+  prefer_huge_pages(grad_y);
   parallel_for(batch * split.num_parts, 1, [&](int64_t begin, int64_t end) {
     for (int64_t i = begin; i < end; ++i) {
       float *part = grad_gate ? parts.data() + i * part_floats : nullptr;

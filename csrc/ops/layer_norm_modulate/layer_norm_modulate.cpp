@@ -132,6 +132,7 @@ extern "C" wk_status wk_layer_norm_modulate(const wk_tensor *out, const wk_tenso
   WK_TRY(read_inputs(arguments, &parameters, &call.in));
   WK_TRY(fold_rows(kOp, "out", *out, &call.out));
   call.shift = parameters.shift.rows();
+  prefer_huge_pages(out);
   parallel_for(call.out.count, rows_per_piece(call.out.width),
                [&](int64_t begin, int64_t end) { kernels->forward(call, begin, end); });
   return WK_OK;
@@ -163,6 +164,7 @@ extern "C" wk_status wk_layer_norm_modulate_backward(const wk_tensor *grad_x, co
   const PartLayout layout(call.in.x.width, call.in.index.num_rows, gradients);
   FloatBuffer parts;
   WK_TRY(parts.allocate(kOp, batch * split.num_parts * layout.part_floats));
+  prefer_huge_pages(grad_x);
   parallel_for(batch * split.num_parts, 1, [&](int64_t begin, int64_t end) {
     for (int64_t i = begin; i < end; ++i) {
       float *part = parts.data() + i * layout.part_floats;

@@ -31,6 +31,7 @@ wk_status forward_cpu(const wk_tensor &out, const wk_tensor &x, const wk_tensor 
   WK_TRY(weight_values.read(kOp, "weight", &weight, call.x.width));
   call.weight = weight_values.data();
   call.eps = static_cast<float>(eps);
+  prefer_huge_pages(&out);
   parallel_for(call.x.count, rows_per_piece(call.x.width),
                [&](int64_t begin, int64_t end) { kernels->forward(call, begin, end); });
   return WK_OK;
@@ -71,6 +72,7 @@ extern "C" wk_status wk_rms_norm_backward(const wk_tensor *grad_x, const wk_tens
   const int64_t width = call.x.width;
   FloatBuffer partials;
   if (grad_weight) WK_TRY(partials.allocate_filled(kOp, split.num_parts * width, 0.0f));
+  prefer_huge_pages(grad_x);
   parallel_for(split.num_parts, 1, [&](int64_t begin, int64_t end) {
     for (int64_t part = begin; part < end; ++part) {
       float *sums = grad_weight ? partials.data() + part * width : nullptr;

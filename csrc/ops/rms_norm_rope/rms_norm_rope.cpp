@@ -129,6 +129,7 @@ extern "C" wk_status wk_rms_norm_rope(const wk_tensor *out, const wk_tensor *x, 
   const int64_t turns_floats = 2 * out->shape[3];
   FloatBuffer turns;
   WK_TRY(turns.allocate(kOp, num_threads() * turns_floats));
+  prefer_huge_pages(out);
   parallel_for_threads(call.out.count, rows_per_piece(call.out.width), [&](int64_t begin, int64_t end, int32_t thread) {
     kernels->forward(call, begin, end, turns.data() + thread * turns_floats);
   });
@@ -167,6 +168,7 @@ extern "C" wk_status wk_rms_norm_rope_backward(const wk_tensor *grad_x, const wk
   const int64_t part_floats = 2 * width + 2 * grad_out->shape[3];
   FloatBuffer parts;
   WK_TRY(parts.allocate_filled(kOp, split.num_parts * part_floats, 0.0f));
+  prefer_huge_pages(grad_x);
   parallel_for(split.num_parts, 1, [&](int64_t begin, int64_t end) {
     for (int64_t i = begin; i < end; ++i) {
       float *sums = parts.data() + i * part_floats;
