@@ -9,6 +9,7 @@ at a time, straight into their final dtype and device. Anything missing, unexpec
 
 import re
 import shutil
+import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import fields
@@ -278,7 +279,8 @@ def convert(
 ) -> list[Path]:
     """Write the model at `source` in the other layout (or re-shard it in the same one). Returns the files written.
 
-    Values and dtypes do not change. Host memory holds one shard, or one `.pth` file, at a time.
+    Values and dtypes do not change; weights of networks that we do not build are left out, with a warning. Host memory
+    holds one shard, or one `.pth` file, at a time.
     Raises: FileNotFoundError, ValueError; one line that names the file.
     """
     source, target = Path(source), Path(target)
@@ -296,6 +298,8 @@ def convert(
     checked = [(place, *_open(found)) for found, place in pairs if found.exists()]
     if not checked:
         raise FileNotFoundError(f"[convert] {source} must hold a DiT, a VAE or a text encoder, got none of them")
+    if left_out := _left_out(source, [found for found, _ in pairs]):
+        warnings.warn(f"[convert] left out, because we do not build them: {', '.join(left_out)}", stacklevel=2)
     written: list[Path] = []
     for place, config, tensors in checked:
         written += _write(place, config, tensors, max_shard_bytes)
@@ -308,6 +312,16 @@ def _open(slot: Slot[Any]) -> tuple[Any, dict[str, StoredTensor]]:
     """A network's config and where its tensors are stored, under their official names."""
     config = slot.read_config()
     return config, _match(slot, config)[1]
+
+
+def _left_out(source: Path, slots: Sequence[Slot[Any]]) -> list[str]:
+    """Weight files in a model directory that belong to none of its networks."""
+    paths = [path for pattern in ("*.pth", "*.safetensors", "*/*.safetensors") for path in source.glob(pattern)]
+    return sorted(
+        path.relative_to(source).as_posix()
+        for path in paths
+        if not any(path.parent == slot.folder and path.name.startswith(slot.stem) for slot in slots)
+    )
 
 
 @contextmanager

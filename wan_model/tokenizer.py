@@ -87,8 +87,10 @@ def _load_tokenizer_json(path: Path) -> _Encode:
 
 
 def _load_sentencepiece(path: Path) -> _Encode:
-    from sentencepiece import SentencePieceProcessor
-
+    try:
+        from sentencepiece import SentencePieceProcessor
+    except ModuleNotFoundError as error:
+        raise RuntimeError(f"[tokenizer] {path} must be read with sentencepiece, got: {error}; install it") from error
     try:
         processor = SentencePieceProcessor(model_file=str(path))
     except Exception as error:  # RuntimeError or OSError, depending on what is broken

@@ -210,6 +210,13 @@ def test_conversion_writes_the_solver_and_the_index(tmp_path, networks, tokenize
     assert scheduler.config.use_flow_sigmas
 
 
+def test_conversion_says_what_it_leaves_out(tmp_path, networks):
+    save("official", tmp_path / "one", networks, max_shard_bytes=8000)
+    torch.save({}, tmp_path / "one" / "Wan2.2_VAE.pth")
+    with pytest.warns(UserWarning, match=r"^\[convert\] left out, because we do not build them: Wan2.2_VAE.pth$"):
+        convert(tmp_path / "one", tmp_path / "two", to="diffusers")
+
+
 # Which model it is
 
 

@@ -1,10 +1,13 @@
 """Cleaning, padding and the word tokenizer; the official tokenizer's file format through Hugging Face."""
 
 import json
+import sys
+import warnings
 
 import pytest
 import torch
 
+from wan_model import tokenizer
 from wan_model.tokenizer import Tokenizer, build_word_tokenizer, clean_text
 
 WORDS = ["a", "Red", "circle", "moves", "right", "红色", "圆形", "left-of"]
@@ -121,3 +124,23 @@ def test_broken_sentencepiece_model_is_refused(tmp_path):
     (tmp_path / "spiece.model").write_bytes(b"not a model")
     with pytest.raises(ValueError, match=r"spiece.model must be a readable SentencePiece model, got: "):
         Tokenizer(tmp_path)
+
+
+def test_missing_sentencepiece_is_one_clear_line(tmp_path, monkeypatch):
+    (tmp_path / "spiece.model").write_bytes(b"")
+    monkeypatch.setitem(sys.modules, "sentencepiece", None)
+    with pytest.raises(RuntimeError, match=r"^\[tokenizer\] .*spiece.model must be read with sentencepiece, got: "):
+        Tokenizer(tmp_path)
+
+
+def test_missing_ftfy_is_said_once(monkeypatch):
+    monkeypatch.setitem(sys.modules, "ftfy", None)
+    tokenizer._fix_unicode.cache_clear()
+    try:
+        with pytest.warns(UserWarning, match="text is not repaired"):
+            assert clean_text(" a  b &amp;amp; c") == "a b & c"
+        with warnings.catch_warnings():
+            warnings.simplefilter("error")
+            clean_text("a")
+    finally:
+        tokenizer._fix_unicode.cache_clear()
