@@ -137,7 +137,7 @@ def resolve_device(name: str | None = None) -> torch.device:
         raise ValueError(f"[device] must be cpu, cuda or cuda:N, got {name!r}")
     if kind == "cuda" and int(index or 0) >= torch.cuda.device_count():
         found = f"{torch.cuda.device_count()} GPUs" if torch.version.cuda else "a torch built without CUDA"
-        raise ValueError(f"[device] {name} must be present, got {found}; use --device cpu")
+        raise ValueError(f"[device] {name} must be present, got {found}; choose cpu")
     return torch.device(name)
 
 
@@ -214,6 +214,7 @@ def sample(pipeline: Pipeline, settings: Settings, callback: Callback | None = N
     """
     check_settings(pipeline.config, settings)
     check_task(pipeline.config)
+    resolve_device(settings.noise_device)
     text = encode_prompts(pipeline.text_encoder, pipeline.tokenizer, settings, pipeline.device)
     schedule = make_schedule(settings.solver, settings.num_steps, shift=settings.shift)
     solver = make_solver(settings.solver, schedule.sigmas)

@@ -25,7 +25,7 @@ IMAGE_SUFFIXES = (".png",)
 def atomic_path(path: Path) -> Iterator[Path]:
     """A temporary path beside `path`, renamed to it when the block ends well and removed when it does not.
 
-    The suffix is kept, since encoders choose the container by it.
+    The suffix is kept, since encoders choose the container by it. (`tensor_files.write_all` is its twin for weights.)
     """
     temporary = path.with_name(f".{path.stem}.{os.getpid()}.part{path.suffix}")
     try:

@@ -84,9 +84,10 @@ def test_position_limit_is_that_of_the_dit():
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="this machine has a GPU")
-def test_cuda_where_there_is_none(refuse, tiny_directory):
-    line = refuse("generate", PROMPT, "--model", str(tiny_directory), "--device", "cuda")
-    assert line.startswith("[device] cuda must be present, got ") and line.endswith("use --device cpu")
+@pytest.mark.parametrize("option", ["--device", "--noise-device"])
+def test_cuda_where_there_is_none(refuse, tiny_directory, option):
+    line = refuse("generate", PROMPT, "--model", str(tiny_directory), option, "cuda")
+    assert line.startswith("[device] cuda must be present, got ") and line.endswith("choose cpu")
 
 
 def test_unwritable_directory(refuse, tiny_directory, monkeypatch):

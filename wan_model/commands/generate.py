@@ -34,6 +34,7 @@ def run(
     output = output or Path("out.png" if settings.num_frames == 1 else "out.mp4")
     check_output(output, settings.num_frames)
     place = resolve_device(device)
+    resolve_device(settings.noise_device)
     dtype = WEIGHT_DTYPES[place.type]
     needed = estimate_memory(config, settings.size, settings.num_frames, dtype=dtype, batch=len(prompts))
     check_memory(needed, place)
