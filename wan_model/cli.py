@@ -130,18 +130,31 @@ def kernels_list(as_json: JsonFlag = False) -> None:
 
 @bench_app.command("ops")
 def bench_ops(
-    backend: Annotated[str, typer.Option(help="Backends to compare, with commas between.")] = "cpu,reference",
-    op: Annotated[str | None, typer.Option(help="Ops to measure, with commas between; all where not given.")] = None,
+    op: Annotated[str | None, typer.Option(help="Ops, with commas between.")] = None,
+    backend: Annotated[
+        str | None, typer.Option(help="Backends; also compiled, torch.compile of the reference.")
+    ] = None,
+    case: Annotated[str | None, typer.Option(help="Cases by name; the large ones otherwise.")] = None,
+    dtype: Annotated[str | None, typer.Option(help="fp32, bf16.")] = None,
+    direction: Annotated[str | None, typer.Option(help="fwd, bwd.")] = None,
+    device: Annotated[str, typer.Option(help="cpu or cuda.")] = "cpu",
+    seconds: Annotated[float, typer.Option(help="For one op, case, dtype and direction.")] = 2.0,
     json_path: Annotated[Path | None, typer.Option("--json", metavar="FILE", help="Also write figures here.")] = None,
 ) -> None:
-    """Measure ops on several backends, interleaved, on the same inputs.
+    """Measure ops on several backends, interleaved, on the same inputs, beside a plain copy of as many bytes.
+
+    Whatever is not chosen is measured whole.
 
     \b
     wan bench ops --backend cpu,reference --json ops.json
+    wan bench ops --op rms_norm,gate_residual --dtype fp32 --direction fwd
     """
     from wan_model.commands.bench import run
 
-    run(split(backend), split(op) if op else None, json_path)
+    run(
+        json_path, device=device, budget_s=seconds, ops=split(op), backends=split(backend), cases=split(case),
+        dtypes=split(dtype), directions=split(direction),
+    )  # fmt: skip
 
 
 @app.command()
@@ -179,8 +192,9 @@ def convert(
     run(source, target, to)
 
 
-def split(names: str) -> list[str]:
-    return [name.strip() for name in names.split(",") if name.strip()]
+def split(names: str | None) -> list[str] | None:
+    """`a,b` to [a, b]; None stays None: no choice was made."""
+    return None if names is None else [name.strip() for name in names.split(",") if name.strip()]
 
 
 def parse_size(text: str | None) -> tuple[int, int] | None:

@@ -4,13 +4,13 @@ import importlib.metadata
 import os
 import platform
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
 import torch
 
 import wan_model
 from wan_kernels import dispatch, native
+from wan_kernels.machine import device_name
 from wan_model.config import PRESETS
 from wan_model.plan import WEIGHT_DTYPES, check_memory, estimate_memory, free_bytes
 from wan_model.tables import print_table, si
@@ -47,7 +47,7 @@ def versions() -> Iterator[tuple[str, str]]:
 
 def machine() -> Iterator[tuple[str, str]]:
     yield "system", f"{platform.system()} {platform.machine()}"
-    yield "processor", f"{processor_name()}, {os.cpu_count()} cores, torch uses {torch.get_num_threads()}"
+    yield "processor", f"{device_name('cpu')}, {os.cpu_count()} cores, torch uses {torch.get_num_threads()}"
     yield "compiled kernels", native_library()
     free = free_bytes(torch.device("cpu"))
     yield "free memory", si(free, "B") if free is not None else "unknown"
@@ -64,15 +64,6 @@ def no_gpu_reason() -> str:
     if torch.version.cuda is None:
         return "this torch is built without CUDA"
     return f"torch is built for CUDA {torch.version.cuda} and sees no device"
-
-
-def processor_name() -> str:
-    path = Path("/proc/cpuinfo")
-    if path.is_file():
-        for line in path.read_text().splitlines():
-            if line.startswith("model name"):
-                return line.partition(":")[2].strip()
-    return platform.processor() or platform.machine()
 
 
 def native_library() -> str:

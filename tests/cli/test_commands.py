@@ -95,3 +95,15 @@ def test_doctor(run):
     for word in ("torch", "processor", "compiled kernels", "free memory", "GPU", "reference", "weights", *PRESETS):
         assert word in report
     assert set(json.loads(run("doctor", "--json"))) == {"versions", "machine", "backends", "models", "video"}
+
+
+def test_bench_ops(run, tmp_path):
+    out = run(
+        "bench", "ops", "--op", "rms_norm", "--backend", "reference", "--case", "width_127", "--dtype", "fp32",
+        "--direction", "fwd", "--seconds", "0.01", "--json", "ops.json",
+    )  # fmt: skip
+    assert "rms_norm/width_127/fp32/fwd/reference" in out
+    record = json.loads((tmp_path / "ops.json").read_text())
+    medians = {row["backend"]: row["median_us"] for row in record["rows"]}
+    assert set(medians) == {"reference", "clone"} and min(medians.values()) > 0
+    assert record["environment"]["torch"]
