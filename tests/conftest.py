@@ -3,6 +3,7 @@
 Pytest puts the folder of a conftest on the path, so the helpers beside this file are importable.
 """
 
+import sys
 from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
@@ -10,6 +11,9 @@ from pathlib import Path
 import pytest
 
 from wan_kernels import dispatch
+
+# The benchmarks are no installed package.
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 RAN = pytest.StashKey[Counter[tuple[str, str]]]()
 

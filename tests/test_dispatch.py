@@ -8,7 +8,7 @@ import pytest
 import torch
 
 import wan_kernels
-from wan_kernels import dispatch
+from wan_kernels import dispatch, records
 from wan_kernels.define_op import OPS
 
 OP = "invented"
@@ -51,6 +51,25 @@ def test_availability_is_asked_once() -> None:
         run(-1)
         dispatch.survey()
     assert asked == [1]
+
+
+def test_an_experimental_backend_runs_only_when_forced() -> None:
+    dispatch.register_backend(OP, "new", forward=lambda x: "new", unproven=lambda: "experimental: no record")
+    assert dispatch.names(OP)[-2] == "new"
+    assert run(-1) == "reference"
+    assert ("new", "experimental: no record") in dispatch.explain(OP, -1).refused
+    with dispatch.use_backend(invented="new"):
+        assert run(-1) == "new"
+        assert dispatch.select_backward(OP, (1,)).name == "reference"
+
+
+def test_records_follow_the_source(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(records, "proven", lambda: {"rms_norm/cpu": {"source": "old", "device": "H200"}})
+    assert "no hardware record" in (records.unproven("attention", "cpu") or "")
+    assert "changed since it passed on H200" in (records.unproven("rms_norm", "cpu") or "")
+    current = {"source": records.source_hash("rms_norm", "cpu"), "device": "H200"}
+    monkeypatch.setattr(records, "proven", lambda: {"rms_norm/cpu": current})
+    assert records.unproven("rms_norm", "cpu") is None
 
 
 def test_forced_backend_runs_and_the_choice_ends_with_the_block() -> None:

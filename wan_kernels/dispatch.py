@@ -33,11 +33,17 @@ class Backend:
     backward: Callable[..., tuple[Any, ...]] | None
     available: Callable[[], str | None]
     reject: Callable[..., str | None]
+    unproven: Callable[[], str | None]
 
     @cached_property
     def unavailable(self) -> str | None:
         """Why this machine cannot run it, or None. Asked once: a probe that imports costs 50 us each time."""
         return self.available()
+
+    @cached_property
+    def experimental(self) -> str | None:
+        """Why it is never chosen unless forced, or None. Asked once."""
+        return self.unproven()
 
     @cached_property
     def takes_needed(self) -> bool:
@@ -90,17 +96,18 @@ def register_backend(
     backward: Callable[..., tuple[Any, ...]] | None = None,
     available: Callable[[], str | None] = lambda: None,
     reject: Callable[..., str | None] = lambda *args: None,
+    unproven: Callable[[], str | None] = lambda: None,
 ) -> None:
     """Add a backend to an op, after those already there and before the reference.
 
     forward(*args): the op's arguments, positional, in schema order. backward(grads, inputs, outputs[, needed]): one
     gradient per tensor argument, None where there is none; without one the op's backward goes to the next backend that
     has one. available(): why this machine cannot run it. reject(*args): why this call cannot; it must not read tensor
-    data, so that it also answers for fake tensors.
+    data, so that it also answers for fake tensors. unproven(): why it is experimental, to be run only when forced.
 
     Raises ValueError if the name is taken, TypeError if forward does not take the op's arguments.
     """
-    backend = Backend(op, name, forward, backward, available, reject)
+    backend = Backend(op, name, forward, backward, available, reject, unproven)
     others = _backends.setdefault(op, [])
     if name in names(op):
         raise ValueError(f"[{op}] a backend's name must be new, got {name!r}; there are {', '.join(names(op))}")
@@ -193,7 +200,10 @@ def select_backward(op: str, args: tuple[Any, ...]) -> Backend:
 
 def _find_candidates(op: str) -> tuple[Backend, ...]:
     name = forced(op)
-    allowed = _backends.get(op, ()) if name is None else (get(op, name),)
+    if name is None:
+        allowed = [backend for backend in _backends.get(op, ()) if backend.experimental is None]
+    else:
+        allowed = [get(op, name)]
     _candidates[op] = tuple(backend for backend in allowed if backend.unavailable is None)
     return _candidates[op]
 
@@ -201,7 +211,11 @@ def _find_candidates(op: str) -> tuple[Backend, ...]:
 def _find_backward_candidates(op: str) -> tuple[Backend, ...]:
     found = tuple(backend for backend in _find_candidates(op) if backend.backward is not None)
     if not found and forced(op) is not None:
-        found = tuple(each for each in _backends[op] if each.backward is not None and each.unavailable is None)
+        found = tuple(
+            each
+            for each in _backends[op]
+            if each.backward is not None and each.unavailable is None and each.experimental is None
+        )
     _backward_candidates[op] = found
     return found
 
@@ -215,6 +229,8 @@ def _refusal(backend: Backend, args: tuple[Any, ...], elsewhere: bool = False) -
     name = forced(backend.op)
     if name is not None and backend.name != name:
         return f"{name} is forced"
+    if name is None and backend.experimental is not None:
+        return backend.experimental
     here = None if elsewhere else backend.unavailable
     return here or backend.reject(*args)
 

@@ -8,6 +8,9 @@ from torch import Tensor
 
 from wan_kernels.common.cost import Cost, num_bytes
 
+# Backward does five products of L x S x H where forward does two.
+BACKWARD_FLOPS_RATIO = 2.5
+
 
 def key_mask(k_lengths: Tensor, num_keys: int) -> Tensor:
     """True where a key may be seen: [B, 1, 1, S]."""

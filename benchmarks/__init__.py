@@ -1,0 +1,1 @@
+"""Benchmarks: thin fronts; the measuring itself is wan_kernels.benchmark."""

@@ -1,0 +1,111 @@
+"""The measuring itself: names, gates, anchors, files. Speeds are not tested: they depend on the day."""
+
+import json
+import subprocess
+import sys
+from xml.etree import ElementTree
+
+import pytest
+import torch
+
+import wan_kernels  # noqa: F401  (fills the registry)
+from benchmarks import report
+from wan_kernels import benchmark, dispatch, records
+
+
+def measured(op: str, case: str, backends: list[str], **options) -> dict[str, benchmark.Row]:
+    rows = benchmark.measure([op], backends, cases=[case], dtypes=["fp32"], budget_s=0.01, **options)
+    return {f"{row.direction}/{row.backend}": row for row in rows}
+
+
+def test_rows_carry_names_and_figures() -> None:
+    rows = measured("rms_norm", "width_127", ["reference"])
+    assert set(rows) == {"fwd/reference", "fwd/clone", "bwd/reference", "bwd/clone"}
+    row = rows["fwd/reference"]
+    assert row.name == "rms_norm/width_127/fp32/fwd/reference"
+    assert row.num_bytes == 4 * (2 * 3 * 5 * 127 + 127)
+    assert 0 < row.p10_us <= row.median_us <= row.p90_us
+    assert row.num_runs >= 5
+    assert row.gb_per_s == pytest.approx(row.num_bytes / row.median_us / 1e3)
+
+
+def test_a_backend_whose_gate_is_red_gets_no_figure(monkeypatch: pytest.MonkeyPatch) -> None:
+    for table in ("_backends", "_candidates", "_backward_candidates"):
+        content = {op: value if table != "_backends" else list(value) for op, value in getattr(dispatch, table).items()}
+        monkeypatch.setattr(dispatch, table, content)
+    dispatch.register_backend("rms_norm", "wrong", forward=lambda x, weight, eps: torch.empty(x.shape, dtype=x.dtype))
+    benchmark.gate.cache_clear()
+    row = measured("rms_norm", "width_127", ["wrong", "reference"], directions=["fwd"])["fwd/wrong"]
+    assert row.median_us is None
+    assert row.reason.startswith("correctness gate is red: rms_norm/tokens_127_1.3B/float32/wrong/output_0")
+
+
+def test_refused_calls_say_why() -> None:
+    row = measured("attention", "no_queries", ["sdpa"])["fwd/sdpa"]
+    assert row.reason == "takes no empty tensors"
+
+
+def test_unknown_names_are_refused() -> None:
+    with pytest.raises(ValueError, match=r"\[benchmark\] backend must be one of .*, got 'cpv'"):
+        list(benchmark.measure(["rms_norm"], ["cpv"]))
+    with pytest.raises(ValueError, match=r"\[benchmark\] op must be one of .*, got 'norm'"):
+        list(benchmark.measure(["norm"]))
+
+
+def test_real_shapes_are_chosen_by_what_the_device_affords() -> None:
+    on_cpu = [case.name for case in benchmark.chosen_cases("rms_norm", None, "cpu")]
+    on_gpu = [case.name for case in benchmark.chosen_cases("rms_norm", None, "cuda")]
+    assert "wide_1.3B" in on_cpu
+    assert "720p_81f_14B" not in on_cpu
+    assert "720p_81f_14B" in on_gpu
+    assert all(benchmark.chosen_cases(op, None, "cpu") for op in dispatch.ops())
+
+
+def test_files_are_whole_or_absent(tmp_path) -> None:
+    rows = list(measured("rms_norm", "width_127", ["reference"]).values())
+    path = tmp_path / "ops.json"
+    benchmark.save(rows, path)
+    saved = json.loads(path.read_text())
+    assert [row["name"] for row in saved["rows"]] == [row.name for row in rows]
+    assert saved["environment"]["torch"] == torch.__version__
+    with pytest.raises(TypeError):
+        benchmark.write_json(path, object())
+    assert [each.name for each in tmp_path.iterdir()] == ["ops.json"]
+    assert json.loads(path.read_text()) == saved
+
+
+def test_table_has_a_line_for_each_row() -> None:
+    rows = list(measured("rms_norm", "width_127", ["reference"]).values())
+    text = benchmark.table(rows)
+    assert all(row.name in text for row in rows)
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="a GPU is here: the report would run")
+def test_report_without_a_gpu_says_so_and_has_its_own_exit_code() -> None:
+    found = subprocess.run([sys.executable, "-m", "benchmarks.report"], cwd=report.ROOT, capture_output=True, text=True)
+    assert found.returncode == report.EXIT_NO_GPU == 3
+    assert found.stdout.strip() == (
+        "[gpu-report] a CUDA device must be present, torch sees none; run it on a machine with a GPU"
+    )
+    assert found.stderr == ""
+
+
+SUITE = """<testsuites><testsuite>
+<testcase name="test_conforms[rms_norm-tokens_127_1.3B-cuda-fp32]"/>
+<testcase name="test_conforms[rms_norm-width_1-cuda-bf16]"/>
+<testcase name="test_conforms[attention-one_key-sdpa-fp32]">
+<failure message="AssertionError: off by 3&#10;more"/></testcase>
+<testcase name="test_conforms[rms_norm-width_1-cpu-bf16]"><skipped message="no"/></testcase>
+</testsuite></testsuites>"""
+
+
+def test_a_passing_record_proves_a_backend(tmp_path, monkeypatch: pytest.MonkeyPatch) -> None:
+    summary = report.summary_of(ElementTree.fromstring(SUITE))
+    assert summary["passed"] == {"rms_norm/cuda": 2}
+    assert summary["failures"] == ["test_conforms[attention-one_key-sdpa-fp32]: AssertionError: off by 3"]
+    monkeypatch.setattr(records, "PROVEN", tmp_path / "proven.json")
+    monkeypatch.setattr(records, "proven", dict)
+    facts = {"environment": {"device": "H200"}, "date": "2026-01-01", "sources": {"rms_norm/cuda": "0123"}}
+    report.note_proven(summary | facts)
+    proven = json.loads((tmp_path / "proven.json").read_text())
+    assert proven == {"rms_norm/cuda": {"source": "0123", "device": "H200", "date": "2026-01-01"}}

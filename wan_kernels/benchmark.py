@@ -1,0 +1,329 @@
+"""Times ops: backends interleaved on the same inputs, caches flushed between calls, medians with p10 and p90.
+
+Rows are named `<op>/<case>/<dtype>/<direction>/<backend>`. Beside the backends stand two anchors: `compiled`, which is
+torch.compile of the reference, and `clone`, a plain copy that moves as many bytes as the op must. A backend whose
+correctness gate (conformance on the op's small cases) is red gets no figure.
+"""
+
+import json
+import os
+import statistics
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import asdict, dataclass
+from functools import cache, partial
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+from torch import Tensor
+
+from wan_kernels import dispatch, machine, testing
+from wan_kernels.common.case import Case
+from wan_kernels.common.cost import Cost, num_bytes
+from wan_kernels.define_op import OPS, Op
+
+Direction = Literal["fwd", "bwd"]
+DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16}
+DIRECTIONS: tuple[Direction, ...] = ("fwd", "bwd")
+COMPILED, CLONE = "compiled", "clone"
+ANCHORS = (COMPILED, CLONE)
+
+# What a CPU does in about a second, and one GPU's memory holds with gradients.
+MAX_COST = {"cpu": Cost(flops=10**11, num_bytes=2**28), "cuda": Cost(flops=10**16, num_bytes=2**35)}
+FLUSH_BYTES = {"cpu": 2**26, "cuda": 2**28}
+MIN_ROUNDS, MAX_ROUNDS = 5, 200
+
+
+@dataclass(frozen=True)
+class Row:
+    """One figure, or the reason there is none."""
+
+    name: str
+    op: str
+    case: str
+    dtype: str
+    direction: Direction
+    backend: str
+    num_runs: int = 0
+    median_us: float | None = None
+    p10_us: float | None = None
+    p90_us: float | None = None
+    num_bytes: int = 0
+    flops: int | None = None
+    gb_per_s: float | None = None
+    tflop_per_s: float | None = None
+    percent_of_peak: float | None = None
+    bound: Literal["memory", "compute"] | None = None
+    reason: str | None = None
+
+
+@dataclass(frozen=True)
+class Subject:
+    """What one group of rows measures."""
+
+    op: Op
+    case: Case
+    dtype: str
+    direction: Direction
+    device: str
+
+    def row(self, backend: str, **figures: Any) -> Row:
+        parts = (self.op.name, self.case.name, self.dtype, self.direction, backend)
+        return Row("/".join(parts), *parts, **figures)
+
+
+def measure(
+    ops: Sequence[str] | None = None,
+    backends: Sequence[str] | None = None,
+    *,
+    cases: Sequence[str] | None = None,
+    dtypes: Sequence[str] = tuple(DTYPES),
+    directions: Sequence[Direction] = DIRECTIONS,
+    device: str = "cpu",
+    budget_s: float = 2.0,
+) -> Iterator[Row]:
+    """Rows as they are measured. None means all: ops, backends (anchors too), the real shapes this device affords.
+
+    backends: names of any op, `compiled` and `clone`; `clone` always joins. budget_s: seconds for one group of rows,
+    warm-up not counted. Raises ValueError for a name that does not exist.
+    """
+    _check_names(ops, backends, cases, dtypes, directions)
+    for name in ops or sorted(OPS):
+        for case in chosen_cases(name, cases, device):
+            for dtype in dtypes:
+                for direction in directions:
+                    subject = Subject(OPS[name], case, dtype, direction, device)
+                    yield from _measure_group(subject, backends, budget_s)
+
+
+def chosen_cases(op: str, names: Sequence[str] | None, device: str) -> list[Case]:
+    """The named cases, or the real shapes that the device affords."""
+    if names is not None:
+        return [case for case in testing.cases_of(op) if case.name in names]
+    limit = MAX_COST[device.partition(":")[0]]
+
+    def is_affordable(case: Case) -> bool:
+        cost = OPS[op].cost(*case.args(torch.float32, "meta"))
+        return cost.flops <= limit.flops and cost.num_bytes <= limit.num_bytes
+
+    return [case for case in testing.cases_of(op) if case.is_heavy and is_affordable(case)]
+
+
+def save(rows: Sequence[Row], path: Path, device: str = "cpu") -> None:
+    """Write rows and environment as JSON, whole or not at all."""
+    write_json(path, {"environment": machine.environment(device), "rows": [asdict(row) for row in rows]})
+
+
+def write_json(path: Path, value: Any) -> None:
+    """Write beside the target, then rename."""
+    temporary = path.with_name(f".{path.name}.{os.getpid()}")
+    try:
+        temporary.write_text(json.dumps(value, indent=1) + "\n")
+        temporary.replace(path)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def table(rows: Sequence[Row]) -> str:
+    """Rows for people: one line each, groups apart, times the group's `clone` in the last column."""
+    lines = [f"{'':<64}{'median us':>11}{'p10':>10}{'p90':>10}{'GB/s':>8}{'TFLOP/s':>9}{'% peak':>8}{'x clone':>9}"]
+    clones = {row.name.rpartition("/")[0]: row.median_us for row in rows if row.backend == CLONE}
+    group = None
+    for row in rows:
+        if group not in (None, row.name.rpartition("/")[0]):
+            lines.append("")
+        group = row.name.rpartition("/")[0]
+        lines.append(f"{row.name:<64}" + _figures(row, clones.get(group)))
+    return "\n".join(lines)
+
+
+def _figures(row: Row, clone_us: float | None) -> str:
+    if row.median_us is None:
+        return f"  {row.reason}"
+    columns: list[tuple[float | None, int, int]] = [
+        (row.median_us, 11, 1),
+        (row.p10_us, 10, 1),
+        (row.p90_us, 10, 1),
+        (row.gb_per_s, 8, 1),
+        (row.tflop_per_s, 9, 3),
+        (row.percent_of_peak, 8, 1),
+        (row.median_us / clone_us if clone_us else None, 9, 2),
+    ]
+    return "".join(" " * width if value is None else f"{value:>{width}.{digits}f}" for value, width, digits in columns)
+
+
+def _check_names(ops: Any, backends: Any, cases: Any, dtypes: Any, directions: Any) -> None:
+    known_backends = {*ANCHORS, *(name for op in OPS for name in dispatch.names(op))}
+    known_cases = {case.name for op in ops or OPS if op in OPS for case in testing.cases_of(op)}
+    for what, given, known in (
+        ("op", ops, set(OPS)),
+        ("backend", backends, known_backends),
+        ("case", cases, known_cases),
+        ("dtype", dtypes, set(DTYPES)),
+        ("direction", directions, set(DIRECTIONS)),
+    ):
+        for name in given or ():
+            if name not in known:
+                raise ValueError(f"[benchmark] {what} must be one of {', '.join(sorted(known))}, got {name!r}")
+
+
+def _measure_group(subject: Subject, backends: Sequence[str] | None, budget_s: float) -> Iterator[Row]:
+    args = subject.case.args(DTYPES[subject.dtype], subject.device)
+    cost = _cost(subject, args)
+    wanted = [*dispatch.names(subject.op.name), COMPILED] if backends is None else list(backends)
+    runs: dict[str, Callable[[], object]] = {}
+    for backend in [name for name in wanted if name != CLONE]:
+        reason = _refusal(subject, backend, args)
+        if reason is None:
+            runs[backend] = _prepared(subject, backend, args)
+        elif backend in (*dispatch.names(subject.op.name), COMPILED):
+            yield subject.row(backend, reason=reason)
+    if not runs:
+        return
+    copied = torch.empty(max(cost.num_bytes // 2, 1), dtype=torch.uint8, device=subject.device).fill_(1)
+    runs[CLONE] = copied.clone
+    for backend, times in interleaved(runs, subject.device, budget_s).items():
+        yield subject.row(backend, **_summary(subject, backend, times, cost))
+
+
+def _refusal(subject: Subject, backend: str, args: tuple[Any, ...]) -> str | None:
+    """Why this backend gets no figure: absent, refuses the call, or its gate is red."""
+    name = subject.op.name
+    if backend == COMPILED:
+        return None
+    if backend not in dispatch.names(name):
+        return "not written for this op"
+    candidate = dispatch.get(name, backend)
+    if subject.direction == "bwd" and candidate.backward is None:
+        return "has no backward"
+    return candidate.unavailable or candidate.reject(*args) or gate(name, backend, subject.dtype, subject.device)
+
+
+@cache
+def gate(op: str, backend: str, dtype: str, device: str) -> str | None:
+    """None if the backend conforms on every small case of the op, else the first failure."""
+    for case in testing.cases_of(op):
+        if case.is_heavy or dispatch.get(op, backend).reject(*case.args(DTYPES[dtype], device)) is not None:
+            continue
+        try:
+            testing.check(op, backend, case, DTYPES[dtype], device)
+        except AssertionError as error:
+            return f"correctness gate is red: {error}"
+    return None
+
+
+def _prepared(subject: Subject, backend: str, args: tuple[Any, ...]) -> Callable[[], object]:
+    """A call without arguments that does the work once, on its backend."""
+    op = subject.op
+    if backend == COMPILED:
+        # The cache would otherwise fill up after eight shapes and fall back to eager.
+        torch.compiler.reset()
+        function = torch.compile(op.reference.forward)
+    else:
+        function = op
+    run = partial(function, *args) if subject.direction == "fwd" else _backward_run(op, function, args, backend)
+
+    def call() -> object:
+        if backend == COMPILED:
+            return run()
+        with dispatch.use_backend(**{op.name: backend}):
+            return run()
+
+    call()
+    return call
+
+
+def _backward_run(op: Op, function: Any, args: tuple[Any, ...], backend: str) -> Callable[[], object]:
+    args = tuple(value.detach() if isinstance(value, Tensor) else value for value in args)
+    sources = [args[slot].requires_grad_() for slot in differentiable_slots(op, args)]
+    force = {} if backend == COMPILED else {op.name: backend}
+    with dispatch.use_backend(**force):
+        outputs = function(*args)
+    first = outputs[0] if isinstance(outputs, tuple) else outputs
+    grad = torch.randn_like(first)
+    return lambda: torch.autograd.grad(first, sources, grad, retain_graph=True)
+
+
+def differentiable_slots(op: Op, args: Sequence[Any]) -> list[int]:
+    """Where the arguments are that get a gradient."""
+    return [
+        slot
+        for slot, is_differentiable in zip(op.tensor_slots, op.differentiable, strict=True)
+        if is_differentiable and args[slot] is not None and args[slot].is_floating_point()
+    ]
+
+
+def _cost(subject: Subject, args: tuple[Any, ...]) -> Cost:
+    """Backward: what forward moves (the output's gradient for the output) and the inputs' gradients."""
+    cost = subject.op.cost(*args)
+    if subject.direction == "fwd":
+        return cost
+    gradients = [args[slot] for slot in differentiable_slots(subject.op, args)]
+    flops = int(cost.flops * getattr(subject.op.reference, "BACKWARD_FLOPS_RATIO", 2))
+    return Cost(flops, cost.num_bytes + num_bytes(*gradients))
+
+
+def interleaved(runs: dict[str, Callable[[], object]], device: str, budget_s: float) -> dict[str, list[float]]:
+    """Seconds of each call: one of each in turn, caches flushed before every one, until the budget is spent."""
+    is_cuda = device.startswith("cuda")
+    flush = torch.empty(FLUSH_BYTES["cuda" if is_cuda else "cpu"], dtype=torch.uint8, device=device)
+    time_once = partial(_time_on_gpu if is_cuda else _time_on_cpu, flush)
+    for run in runs.values():
+        warm_until = time.perf_counter() + (0.3 if is_cuda else 0.05)
+        while time.perf_counter() < warm_until:
+            time_once(run)
+    times: dict[str, list[float]] = {name: [] for name in runs}
+    start = time.perf_counter()
+    for num_done in range(MAX_ROUNDS):
+        if num_done >= MIN_ROUNDS and time.perf_counter() - start > budget_s:
+            break
+        for name, run in runs.items():
+            times[name].append(time_once(run))
+    return times
+
+
+def _time_on_cpu(flush: Tensor, run: Callable[[], object]) -> float:
+    flush.add_(1)
+    start = time.perf_counter()
+    run()
+    return time.perf_counter() - start
+
+
+def _time_on_gpu(flush: Tensor, run: Callable[[], object]) -> float:
+    start, end = torch.cuda.Event(enable_timing=True), torch.cuda.Event(enable_timing=True)
+    flush.zero_()
+    start.record()
+    run()
+    end.record()
+    end.synchronize()
+    return start.elapsed_time(end) / 1000
+
+
+def _summary(subject: Subject, backend: str, times: list[float], cost: Cost) -> dict[str, Any]:
+    median = statistics.median(times)
+    tenths = statistics.quantiles(times, n=10)
+    flops = None if backend == CLONE else cost.flops
+    percent, bound = _share_of_peak(subject, median, Cost(flops or 0, cost.num_bytes))
+    return {
+        "num_runs": len(times),
+        "median_us": median * 1e6,
+        "p10_us": tenths[0] * 1e6,
+        "p90_us": tenths[-1] * 1e6,
+        "num_bytes": cost.num_bytes,
+        "flops": flops,
+        "gb_per_s": cost.num_bytes / median / 1e9,
+        "tflop_per_s": None if flops is None else flops / median / 1e12,
+        "percent_of_peak": percent,
+        "bound": bound,
+    }
+
+
+def _share_of_peak(subject: Subject, seconds: float, cost: Cost) -> tuple[float | None, str | None]:
+    """Share of the stated roofline, and which side of it binds; None on devices whose peaks are not stated."""
+    peak = machine.peak_of(subject.device)
+    if peak is None:
+        return None, None
+    by_memory = cost.num_bytes / peak.bytes_per_s
+    by_compute = cost.flops / peak.flops_per_s[DTYPES[subject.dtype]]
+    return 100 * max(by_memory, by_compute) / seconds, "memory" if by_memory > by_compute else "compute"
