@@ -137,7 +137,9 @@ def bench_ops(
     case: Annotated[str | None, typer.Option(help="Cases by name; the large ones otherwise.")] = None,
     dtype: Annotated[str | None, typer.Option(help="fp32, bf16.")] = None,
     direction: Annotated[str | None, typer.Option(help="fwd, bwd.")] = None,
-    device: Annotated[str, typer.Option(help="cpu or cuda.")] = "cpu",
+    device: Annotated[
+        str | None, typer.Option(help="cpu or cuda; cuda where there is one and cpu is no rival.")
+    ] = None,
     seconds: Annotated[float, typer.Option(help="For one op, case, dtype and direction.")] = 2.0,
     json_path: Annotated[Path | None, typer.Option("--json", metavar="FILE", help="Also write figures here.")] = None,
 ) -> None:

@@ -173,12 +173,14 @@ def _meminfo_bytes() -> int | None:
     return sum(int(words[1]) * 1024 for words in lines if words[0] in ("MemAvailable:", "SwapFree:"))
 
 
-def _cgroup_bytes() -> int | None:
-    """What the container's limit leaves (cgroup v2); page cache counts as used, so this is cautious."""
-    limit, used = Path("/sys/fs/cgroup/memory.max"), Path("/sys/fs/cgroup/memory.current")
-    if not limit.is_file() or not used.is_file() or limit.read_text().strip() == "max":
+def _cgroup_bytes(root: Path = Path("/sys/fs/cgroup")) -> int | None:
+    """What the container's limit leaves (cgroup v2); the page cache is not counted as used, for it makes way."""
+    limit, used, statistics = root / "memory.max", root / "memory.current", root / "memory.stat"
+    if not (limit.is_file() and used.is_file() and statistics.is_file()) or limit.read_text().strip() == "max":
         return None
-    return int(limit.read_text()) - int(used.read_text())
+    counts = dict(line.split() for line in statistics.read_text().splitlines())
+    cached = int(counts.get("inactive_file", 0)) + int(counts.get("active_file", 0))
+    return int(limit.read_text()) - int(used.read_text()) + cached
 
 
 def gigabytes(count: float) -> str:

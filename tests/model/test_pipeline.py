@@ -9,6 +9,7 @@ import torch
 from small_model import SMALL, small_pipeline
 
 from wan_model import pipeline as pipeline_module
+from wan_model import plan
 from wan_model.pipeline import Cancelled, StepInfo, fits_joint_guidance, generate, sample
 from wan_model.plan import Memory, check_memory, estimate_memory
 from wan_model.settings import make_settings
@@ -178,6 +179,16 @@ def test_memory_is_foreseen():
     needed = Memory(dit_bytes=10**15, text_bytes=0, vae_bytes=0, forward_peak_bytes=0, decode_peak_bytes=0)
     with pytest.raises(ValueError, match=r"\[memory\] cpu must have 1000000.0 GB free"):
         check_memory(needed, torch.device("cpu"))
+
+
+def test_a_container_limit_counts_and_its_page_cache_does_not(tmp_path):
+    assert plan._cgroup_bytes(tmp_path) is None
+    (tmp_path / "memory.max").write_text("1000\n")
+    (tmp_path / "memory.current").write_text("700\n")
+    (tmp_path / "memory.stat").write_text("anon 100\ninactive_file 400\nactive_file 150\n")
+    assert plan._cgroup_bytes(tmp_path) == 850
+    (tmp_path / "memory.max").write_text("max\n")
+    assert plan._cgroup_bytes(tmp_path) is None
 
 
 def test_memory_estimate_bounds_what_a_forward_allocates():

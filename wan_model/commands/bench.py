@@ -10,9 +10,9 @@ from wan_model.pipeline import resolve_device
 from wan_model.video_io import check_directory
 
 
-def run(json_path: Path | None, *, device: str, budget_s: float, **choices: list[str] | None) -> None:
+def run(json_path: Path | None, *, device: str | None, budget_s: float, **choices: list[str] | None) -> None:
     """choices: ops, backends, cases, dtypes, directions as `benchmark.measure` takes them; None leaves its default."""
-    resolve_device(device)
+    device = str(resolve_device("cpu" if device is None and "cpu" in (choices["backends"] or ()) else device))
     if json_path is not None:
         check_directory(json_path.parent)
     if budget_s <= 0:
