@@ -9,7 +9,7 @@ Source: arXiv 2503.20314, section 4.2; Wan2.1 at 9737cba, modules/model.py.
 """
 
 from contextlib import nullcontext
-from functools import cache
+from functools import cache, partial
 
 import torch
 import torch.nn.functional as F
@@ -63,10 +63,10 @@ def linear_fp32(layer: nn.Linear, x: Tensor) -> Tensor:
         return F.linear(x.float(), layer.weight.float(), None if layer.bias is None else layer.bias.float())
 
 
-def compute_dtype(layer: nn.Linear) -> torch.dtype:
-    """The dtype that `layer` multiplies in: autocast's, where it is on, else that of its weight."""
-    device_type = layer.weight.device.type
-    return torch.get_autocast_dtype(device_type) if is_autocast_on(device_type) else layer.weight.dtype
+def compute_dtype(weight: Tensor) -> torch.dtype:
+    """The dtype that a layer multiplies in: autocast's, where it is on, else that of its weight."""
+    device_type = weight.device.type
+    return torch.get_autocast_dtype(device_type) if is_autocast_on(device_type) else weight.dtype
 
 
 class RMSNorm(nn.Module):
@@ -97,9 +97,9 @@ class Attention(nn.Module):
 class SelfAttention(Attention):
     def forward(self, x_BLD: Tensor, grid: tuple[int, int, int]) -> Tensor:
         tables = rope_tables(x_BLD.shape[-1] // self.num_heads, x_BLD.device)
-        options = dict(num_heads=self.num_heads, grid=grid, eps=self.eps)
-        q_BLNH = wk.rms_norm_rope(self.q(x_BLD), self.norm_q.weight, *tables, **options)  # type: ignore[arg-type]
-        k_BLNH = wk.rms_norm_rope(self.k(x_BLD), self.norm_k.weight, *tables, **options)  # type: ignore[arg-type]
+        norm = partial(wk.rms_norm_rope, num_heads=self.num_heads, grid=grid, eps=self.eps)
+        q_BLNH = norm(self.q(x_BLD), self.norm_q.weight, *tables)
+        k_BLNH = norm(self.k(x_BLD), self.norm_k.weight, *tables)
         return self.o(wk.attention(q_BLNH, k_BLNH, self.split_heads(self.v(x_BLD))).flatten(2))
 
 
@@ -129,15 +129,15 @@ class Block(nn.Module):
     ) -> Tensor:
         rows = (self.modulation.float().unsqueeze(1) + e_BR6D).unbind(2)
         shift1, scale1, gate1, shift2, scale2, gate2 = rows  # [B, R, D] each
-        options = dict(eps=self.eps, out_dtype=compute_dtype(self.ffn[0]))
+        eps, dtype = self.eps, compute_dtype(self.self_attn.q.weight)
 
-        h = wk.layer_norm_modulate(x_BLD, scale1, shift1, index=index_BL, **options)
+        h = wk.layer_norm_modulate(x_BLD, scale1, shift1, index=index_BL, eps=eps, out_dtype=dtype)
         x_BLD = wk.gate_residual(x_BLD, self.self_attn(h, grid), gate1, index=index_BL)
 
-        h = wk.layer_norm_modulate(x_BLD, weight=self.norm3.weight, bias=self.norm3.bias, **options)
+        h = wk.layer_norm_modulate(x_BLD, weight=self.norm3.weight, bias=self.norm3.bias, eps=eps, out_dtype=dtype)
         x_BLD = x_BLD + self.cross_attn(h, context_BSD)
 
-        h = wk.layer_norm_modulate(x_BLD, scale2, shift2, index=index_BL, **options)
+        h = wk.layer_norm_modulate(x_BLD, scale2, shift2, index=index_BL, eps=eps, out_dtype=dtype)
         return wk.gate_residual(x_BLD, self.ffn(h), gate2, index=index_BL)
 
 

@@ -8,10 +8,12 @@ the same result. The first frame of a video stands alone: it is never merged in 
 decoder, so T frames become 1 + (T - 1) / 4 latents.
 
 Every layer computes in the dtype of its input, whatever its weights are stored in: bf16 training over float32 weights
-needs no autocast. Attribute names are those of `Wan2.1_VAE.pth`. Source: arXiv 2503.20314, section 4.1; Wan2.1 at 9737cba, modules/vae.py.
+needs no autocast. Attribute names are those of `Wan2.1_VAE.pth`.
+Source: arXiv 2503.20314, section 4.1; Wan2.1 at 9737cba, modules/vae.py.
 """
 
 from collections.abc import Iterator
+from itertools import pairwise
 
 import torch
 import torch.nn.functional as F
@@ -23,13 +25,19 @@ from wan_model.config import VAEConfig
 State = dict[nn.Module, Tensor]
 
 
+def bias_of(conv: nn.Conv2d | nn.Conv3d) -> Tensor:
+    """Every convolution here has a bias; torch's types do not know it."""
+    assert conv.bias is not None
+    return conv.bias
+
+
 class CausalConv3d(nn.Conv3d):
     """A 3D convolution that sees `kernel - stride` frames of the past, kept in the state."""
 
-    def forward(self, x_BCTYX: Tensor, state: State | None = None) -> Tensor:  # type: ignore[override]
+    def forward(self, x_BCTYX: Tensor, state: State | None = None) -> Tensor:
         pad_y, pad_x = self.kernel_size[1] // 2, self.kernel_size[2] // 2
         padding = (pad_y, pad_y, pad_x, pad_x)
-        weight, bias = self.weight.to(x_BCTYX.dtype), self.bias.to(x_BCTYX.dtype)
+        weight, bias = self.weight.to(x_BCTYX.dtype), bias_of(self).to(x_BCTYX.dtype)
         if state is None:
             return wk.causal_conv3d(x_BCTYX, weight, bias, stride=self.stride, padding=padding)
         y_BCTYX, state[self] = wk.causal_conv3d(
@@ -53,7 +61,7 @@ class ChannelNorm(nn.Module):
 class CausalSequential(nn.Sequential):
     """Layers in order, the state handed to those that keep one."""
 
-    def forward(self, x: Tensor, state: State | None = None) -> Tensor:  # type: ignore[override]
+    def forward(self, x: Tensor, state: State | None = None) -> Tensor:
         for layer in self:
             x = layer(x, state) if isinstance(layer, STATEFUL) else layer(x)
         return x
@@ -94,13 +102,14 @@ class AttentionBlock(nn.Module):
 
 def pixel_linear(x_BCYX: Tensor, conv: nn.Conv2d) -> Tensor:
     """A 1x1 convolution in the dtype of `x`."""
-    return F.conv2d(x_BCYX, conv.weight.to(x_BCYX.dtype), conv.bias.to(x_BCYX.dtype))  # type: ignore[union-attr]
+    return F.conv2d(x_BCYX, conv.weight.to(x_BCYX.dtype), bias_of(conv).to(x_BCYX.dtype))
 
 
-def frame_conv(x_BCTYX: Tensor, conv: nn.Conv2d, padding: tuple[int, int, int, int]) -> Tensor:
+def frame_conv(x_BCTYX: Tensor, conv: nn.Module, padding: tuple[int, int, int, int]) -> Tensor:
     """A 2D convolution of every frame; padding counts zero rows and columns (top, bottom, left, right)."""
-    weight, bias = conv.weight.unsqueeze(2).to(x_BCTYX.dtype), conv.bias.to(x_BCTYX.dtype)  # type: ignore[union-attr]
-    return wk.causal_conv3d(x_BCTYX, weight, bias, stride=(1, *conv.stride), padding=padding)  # type: ignore[arg-type]
+    assert isinstance(conv, nn.Conv2d)
+    weight, bias = conv.weight.unsqueeze(2).to(x_BCTYX.dtype), bias_of(conv).to(x_BCTYX.dtype)
+    return wk.causal_conv3d(x_BCTYX, weight, bias, stride=(1, *conv.stride), padding=padding)
 
 
 def split_first(resample: nn.Module, x_BCTYX: Tensor, state: State | None) -> tuple[Tensor | None, Tensor]:
@@ -152,6 +161,7 @@ class Upsample(nn.Module):
         """Two frames from each; the first frame stays single, and the temporal convolution never sees it."""
         first, rest = split_first(self, x_BCTYX, state)
         if rest.shape[2]:
+            assert self.time_conv is not None
             pairs = self.time_conv(rest, state).unflatten(1, (2, -1))  # [B, 2, C, T, Y, X]
             rest = torch.stack([pairs[:, 0], pairs[:, 1]], dim=3).flatten(2, 3)
         if first is None:
@@ -175,9 +185,9 @@ class Encoder3d(nn.Module):
         super().__init__()
         dims = [config.dim * mult for mult in (1, *config.dim_mult)]
         layers: list[nn.Module] = []
-        for level, (in_dim, out_dim) in enumerate(zip(dims[:-1], dims[1:], strict=True)):
+        for level, (in_dim, out_dim) in enumerate(pairwise(dims)):
             widths = [in_dim] + [out_dim] * config.num_res_blocks
-            layers += [ResidualBlock(a, b) for a, b in zip(widths[:-1], widths[1:], strict=True)]
+            layers += [ResidualBlock(a, b) for a, b in pairwise(widths)]
             if level < len(config.dim_mult) - 1:
                 layers.append(Downsample(out_dim, in_time=config.temporal_downsample[level]))
         self.conv1 = CausalConv3d(3, dims[0], 3)
@@ -195,9 +205,9 @@ class Decoder3d(nn.Module):
         dims = [config.dim * mult for mult in (config.dim_mult[-1], *config.dim_mult[::-1])]
         temporal_upsample = config.temporal_downsample[::-1]
         layers: list[nn.Module] = []
-        for level, (in_dim, out_dim) in enumerate(zip(dims[:-1], dims[1:], strict=True)):
+        for level, (in_dim, out_dim) in enumerate(pairwise(dims)):
             widths = [in_dim // 2 if level else in_dim] + [out_dim] * (config.num_res_blocks + 1)
-            layers += [ResidualBlock(a, b) for a, b in zip(widths[:-1], widths[1:], strict=True)]
+            layers += [ResidualBlock(a, b) for a, b in pairwise(widths)]
             if level < len(config.dim_mult) - 1:
                 layers.append(Upsample(out_dim, in_time=temporal_upsample[level]))
         self.conv1 = CausalConv3d(config.z_dim, dims[0], 3)

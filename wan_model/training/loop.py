@@ -7,6 +7,7 @@ a resumed run sees the data it would have seen.
 import json
 import math
 import time
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Protocol
 
@@ -23,7 +24,8 @@ LOG_EVERY = 20
 class Task(Protocol):
     """What the loop needs to know of the thing it trains."""
 
-    model: nn.Module
+    @property
+    def model(self) -> nn.Module: ...
 
     def begin_stage(self, model: nn.Module, stage: Stage) -> None:
         """Changes `model` (the live one and its average) in place as the stage demands."""
@@ -97,7 +99,7 @@ def run_stage(task: Task, state: TrainState, recipe: Recipe, index: int, output:
             task.begin_stage(model, stage)
         # Old moments mislead: weights that inflation just woke have second moments of zero, and would leap.
         state.optimizer.state.clear()
-        note(state, output, stage, {"event": "begin"} | task.validate(state.ema, stage))
+        note(state, output, stage, {"event": "begin", **task.validate(state.ema, stage)})
     last_save = last_step = time.monotonic()
     with progress_bar() as progress:
         bar = progress.add_task(f"{recipe.kind} {stage.name}", total=stage.num_steps, completed=state.step, loss="")
@@ -111,7 +113,7 @@ def run_stage(task: Task, state: TrainState, recipe: Recipe, index: int, output:
             if now - last_save > recipe.save_every_s:
                 state.save(output / "state.pt")
                 last_save = now
-    note(state, output, stage, {"event": "end"} | task.validate(state.ema, stage))
+    note(state, output, stage, {"event": "end", **task.validate(state.ema, stage)})
     state.stage, state.step = index + 1, 0
     state.save(output / "state.pt")
 
@@ -134,7 +136,7 @@ def take_step(task: Task, state: TrainState, recipe: Recipe, stage: Stage, key: 
     return {"loss": loss.item(), "grad_norm": norm.item(), **metrics}
 
 
-def note(state: TrainState, output: Path, stage: Stage, metrics: dict[str, float | str]) -> None:
+def note(state: TrainState, output: Path, stage: Stage, metrics: Mapping[str, float | str]) -> None:
     """Appends one line to the log, in the state and in `log.jsonl`."""
     place: dict[str, float | str] = {"stage": stage.name, "step": state.step, "elapsed_s": round(state.elapsed_s, 1)}
     line = place | {name: round(v, 6) if isinstance(v, float) else v for name, v in metrics.items()}

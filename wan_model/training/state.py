@@ -27,8 +27,8 @@ class TrainState:
 
     @torch.no_grad()
     def update_ema(self, decay: float) -> None:
-        averages, weights = list(self.ema.parameters()), list(self.model.parameters())
-        torch._foreach_lerp_(averages, weights, 1 - decay)
+        for average, weight in zip(self.ema.parameters(), self.model.parameters(), strict=True):
+            average.lerp_(weight, 1 - decay)
 
     def save(self, path: Path) -> None:
         """Writes beside the old file, then takes its place: a run killed while saving keeps what it had."""

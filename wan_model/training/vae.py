@@ -17,7 +17,7 @@ from wan_model.config import VAEConfig, get_preset
 from wan_model.training.objective import sample_posterior, vae_terms, weigh
 from wan_model.training.recipe import Recipe, Stage
 from wan_model.training.world import CANVAS, render, sample_scene
-from wan_model.vae import CausalConv3d, Downsample, Upsample, WanVAE
+from wan_model.vae import CausalConv3d, Downsample, Upsample, WanVAE, bias_of
 
 NUM_VALIDATION_CLIPS = 8
 NUM_STATISTICS_CLIPS = 256
@@ -33,11 +33,11 @@ def init_weights(vae: WanVAE) -> None:
     for module in vae.modules():
         if isinstance(module, (nn.Conv2d, nn.Conv3d)):
             newest = module.weight[:, :, -1] if isinstance(module, nn.Conv3d) else module.weight
-            nn.init.normal_(newest, std=newest[0].numel() ** -0.5)
-            nn.init.zeros_(module.bias)
+            newest.normal_(std=newest[0].numel() ** -0.5)
+            nn.init.zeros_(bias_of(module))
     z_dim = vae.config.z_dim
     vae.conv1.weight[z_dim:] *= 0.1
-    vae.conv1.bias[z_dim:] = -5.0  # type: ignore[index]
+    bias_of(vae.conv1)[z_dim:] = -5.0
 
 
 @torch.no_grad()
@@ -50,7 +50,7 @@ def inflate(vae: nn.Module) -> None:
             conv = module.time_conv
             copies = conv.out_channels // conv.in_channels
             conv.weight[:, :, -1, 0, 0] = torch.eye(conv.in_channels).repeat(copies, 1)
-            nn.init.zeros_(conv.bias)
+            nn.init.zeros_(bias_of(conv))
 
 
 def draw_clips(key: str, count: int, num_frames: int, size: int) -> Tensor:
