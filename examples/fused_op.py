@@ -1,6 +1,6 @@
 """One fused op on its own: forward, backward, a choice of backend, and inside torch.compile.
 
-    python examples/fused_op.py
+python examples/fused_op.py
 """
 
 import torch

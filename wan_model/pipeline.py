@@ -117,7 +117,7 @@ def find_model(model: str | Path = "tiny", preset: str | None = None) -> tuple[P
     directory = TINY_DIRECTORY if str(model) == "tiny" else Path(model)
     wanted = None if preset is None else get_preset(preset)
     if not directory.is_dir():
-        if str(model) in PRESETS and str(model) != "tiny":
+        if str(model) in PRESETS:
             raise FileNotFoundError(f"[model] {model} has no weights in this package; give their directory")
         raise FileNotFoundError(f"[model] must be tiny or the directory of a checkpoint, got {str(model)!r}")
     found = detect_model(directory)

@@ -142,6 +142,12 @@ def test_model_that_needs_an_image_is_refused(small):
         sample(image_model, make_settings(SMALL, [RED]))
 
 
+def test_model_whose_vae_is_not_built_is_refused(small):
+    unbuilt = dataclasses.replace(small, config=dataclasses.replace(SMALL, vae=None))
+    with pytest.raises(ValueError, match=r"\[model\] must be one with the VAE of Wan 2.1, got small"):
+        sample(unbuilt, make_settings(SMALL, [RED]))
+
+
 @pytest.mark.parametrize(
     ("options", "message"),
     [
