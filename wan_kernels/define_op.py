@@ -3,9 +3,10 @@
 Selection happens inside the op's body, so a compiled graph picks the backend anew on each call. The fake is the
 reference itself on fake tensors. The backward is an op of its own, `<op>_backward`, so that graphs keep it whole.
 
-Eager calls that need no gradient go straight to the backend: the dispatcher's way costs 7 us, the direct one 2 us
-(one x86 core, torch 2.13, body of 3 us). `Library.define` with `register_autograd` costs 11 us where a gradient is
-needed, `torch.library.custom_op` 25 us.
+Eager calls that need no gradient go straight to the backend. What a call costs beyond its backend's body of 2.5 us
+(rms_norm on cpu, 4 x 8, torch 2.13, shared x86 host, best of 41 x 400 interleaved calls): selection 0.5 us, the direct
+way 1.3 us, through the dispatcher 5.8 us (`torch.library.custom_op` 7.8 us), with a gradient 21 us either way; the
+public function's checks add 1.8 us.
 """
 
 from collections.abc import Callable
@@ -14,6 +15,8 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch._C import _len_torch_dispatch_stack
+from torch._C._functorch import peek_interpreter_stack
 
 from wan_kernels import dispatch
 from wan_kernels.common.cost import Cost
@@ -21,6 +24,9 @@ from wan_kernels.common.cost import Cost
 _library = torch.library.Library("wan_kernels", "FRAGMENT")
 
 OPS: dict[str, "Op"] = {}
+
+PLAIN_TENSORS = frozenset((Tensor, torch.nn.Parameter))
+PLAIN_DATA = frozenset((int, float, bool, list, type(None), torch.dtype))
 
 
 class Op:
@@ -98,15 +104,16 @@ def _split_arguments(text: str) -> list[str]:
 
 def _needs_dispatcher(args: tuple[Any, ...]) -> bool:
     """Whether autograd, a tracing mode or a tensor subclass must see this call."""
-    if torch._C._len_torch_dispatch_stack() or torch._C._functorch.peek_interpreter_stack() is not None:
+    if _len_torch_dispatch_stack() or peek_interpreter_stack() is not None:
         return True
     wants_gradient = torch.is_grad_enabled()
     for value in args:
-        if isinstance(value, Tensor):
-            if (wants_gradient and value.requires_grad) or value.device.type == "meta":
+        kind = type(value)
+        if kind in PLAIN_TENSORS:
+            if (value.requires_grad and wants_gradient) or value.is_meta:
                 return True
-            if type(value) is not Tensor and type(value) is not torch.nn.Parameter:
-                return True
+        elif kind not in PLAIN_DATA:
+            return True
     return False
 
 

@@ -5,7 +5,7 @@ Order of registration is order of preference; `reference` is always last. A back
 forces a choice for the whole process (autograd runs backwards in its own threads, so a thread-local choice would not
 reach them); a forced backend that cannot run raises. WAN_KERNELS_REQUIRE names the backends a test run must have.
 
-`select` costs 0.5 us plus the backend's own `reject` (one x86 core, torch 2.13, 200,000 calls).
+`select` costs 0.4 us, the backend's own `reject` included (rms_norm on cpu; shared x86 host, best of 15 x 2000 calls).
 """
 
 import inspect
