@@ -1,14 +1,13 @@
 """What a generation would cost and which kernels it would run, without weights and without computing anything."""
 
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field, replace
 from functools import cache
 from pathlib import Path
 from typing import Any, Literal, TypeVar
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 from torch.overrides import TorchFunctionMode
 
 from wan_kernels import dispatch
@@ -258,22 +257,7 @@ def _room_cost(call: Call) -> tuple[int, int]:
 
 def _explain(call: Call, device: DeviceName, is_here: bool) -> tuple[str, str]:
     """The backend that would run, and why those preferred to it would not."""
-    with _pretend(call.args, device) as args:
-        explanation = dispatch.explain(call.op, *args, elsewhere=not is_here)
+    explanation = dispatch.explain(call.op, *call.args, device=device, elsewhere=not is_here)
     refused = "; ".join(f"{name}: {reason}" for name, reason in explanation.refused)
     unopposed = "first choice" if len(dispatch.names(call.op)) > 1 else "the only one"
     return explanation.backend or "none", refused or unopposed
-
-
-@contextmanager
-def _pretend(args: tuple[Any, ...], device: DeviceName) -> Iterator[tuple[Any, ...]]:
-    """The same arguments with tensors that say they live on `device`: backends look at the device of a call."""
-    from torch._subclasses.fake_tensor import FakeTensorMode
-
-    with FakeTensorMode():
-        yield tuple(
-            torch.empty_strided(value.shape, value.stride(), dtype=value.dtype, device=device)
-            if isinstance(value, Tensor)
-            else value
-            for value in args
-        )
