@@ -1,6 +1,7 @@
 """The commands that succeed, as a user runs them."""
 
 import json
+import os
 import subprocess
 import sys
 
@@ -33,6 +34,28 @@ def test_importing_loads_nothing_heavy_or_optional():
     code = f"import sys, wan_model, wan_model.cli; print([m for m in {heavy} if m in sys.modules])"
     found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert found.stdout.strip() == "[]"
+
+
+WITHOUT_OPTIONAL = """
+import sys
+
+class Absent:
+    def find_spec(self, name, path=None, target=None):
+        if name.partition(".")[0] in "av transformers diffusers cv2 matplotlib pynvml sentencepiece".split():
+            raise ModuleNotFoundError(f"No module named {name!r}", name=name)
+
+sys.meta_path.insert(0, Absent())
+from wan_model.cli import main
+sys.exit(main(sys.argv[1:]))
+"""
+
+
+def test_generate_without_optional_packages(tiny_directory, tmp_path):
+    command = [sys.executable, "-c", WITHOUT_OPTIONAL, "generate", PROMPT, "--model", str(tiny_directory), *QUICK]
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
+    found = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True)
+    assert (found.returncode, found.stdout.split()) == (0, ["out.gif", "out.sheet.png", "out.json"])
+    assert "note: no mp4: PyAV cannot be imported" in found.stderr and "wrote a GIF instead" in found.stderr
 
 
 def test_names_resolve_lazily():
