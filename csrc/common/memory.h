@@ -45,9 +45,9 @@ class FloatTable {
   Rows rows_;
 };
 
-// Asks the system for huge pages under a large dense result. Memory fresh from the allocator has no pages yet, and taking
-// 12,000 page faults costs more than any of these kernels (8192 x 1536 fp32, copy into new memory, two busy x86 cores:
-// 65 ms before, 13 ms after). Only a hint; does nothing where there are no huge pages.
+// Asks the system for huge pages under a large dense result. Memory fresh from the allocator has no pages yet, and
+// taking 12,000 page faults costs more than any of these kernels (8192 x 1536 fp32, copy into new memory, two busy x86
+// cores: 65 ms before, 13 ms after). Only a hint; does nothing where there are no huge pages.
 void prefer_huge_pages(const wk_tensor *result);
 
 // Element conversion for small tensors, where speed does not matter.

@@ -29,6 +29,4 @@ def reject(x: Tensor, weight: Tensor, eps: float) -> str | None:
     return reject_tensors(x, weight)
 
 
-register_backend(
-    "rms_norm", "cpu", forward=forward, backward=backward, available=native.cpu_unavailable, reject=reject
-)
+register_backend("rms_norm", "cpu", forward=forward, backward=backward, available=native.cpu_unavailable, reject=reject)

@@ -1,0 +1,39 @@
+"""The CUDA kernels as compiled: no GPU is needed to see registers, spills and the width of loads."""
+
+import re
+import shutil
+import subprocess
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[2]
+SOURCES = sorted(ROOT.glob("csrc/ops/*/*_sm90.cu"))
+
+pytestmark = pytest.mark.skipif(shutil.which("nvcc") is None, reason="needs nvcc")
+
+
+@pytest.mark.parametrize("source", SOURCES, ids=lambda path: path.stem)
+def test_compiles_without_spills_and_within_registers(source: Path, tmp_path: Path) -> None:
+    command = ["nvcc", "-std=c++17", "-O3", "-gencode=arch=compute_90a,code=sm_90a", "-Xptxas=-v", "-cubin"]
+    command += [f"-I{ROOT / 'csrc'}", f"-I{ROOT / 'csrc' / 'include'}", "-o", str(tmp_path / "out.cubin"), str(source)]
+    done = subprocess.run(command, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    spills = re.findall(r"(\d+) bytes spill stores, (\d+) bytes spill loads", done.stderr)
+    registers = [int(count) for count in re.findall(r"Used (\d+) registers", done.stderr)]
+    assert spills and all(pair == ("0", "0") for pair in spills)
+    # 128 registers leave a multiprocessor two blocks of 256 threads, four of 128.
+    assert max(registers) <= 128
+
+
+@pytest.mark.parametrize("source", SOURCES, ids=lambda path: path.stem)
+def test_rows_move_in_128_bit_steps(source: Path, tmp_path: Path) -> None:
+    command = ["nvcc", "-std=c++17", "-O3", "-gencode=arch=compute_90a,code=compute_90a", "-ptx"]
+    command += [f"-I{ROOT / 'csrc'}", f"-I{ROOT / 'csrc' / 'include'}", "-o", str(tmp_path / "out.ptx"), str(source)]
+    done = subprocess.run(command, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    ptx = (tmp_path / "out.ptx").read_text()
+    packed = [body for body in re.split(r"\.entry", ptx)[1:] if "scalar" not in body.split("(")[0]]
+    assert packed
+    for body in packed:
+        assert re.search(r"ld\.global\S*\.v4\.[buf]32", body) and re.search(r"st\.global\S*\.v4\.[buf]32", body)

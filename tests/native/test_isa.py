@@ -1,0 +1,62 @@
+"""WAN_KERNELS_CPU_ISA: what it names runs, with the same results; what cannot run is an error, never something else."""
+
+import os
+import subprocess
+import sys
+
+import pytest
+
+from wan_kernels import native
+
+pytestmark = pytest.mark.skipif(native.load()[0] is None, reason=f"needs the extension: {native.load()[1]}")
+
+# One kernel of each kind of arithmetic, in every dtype; prints the path and the worst error in units of the tolerance.
+PROGRAM = """
+import torch, wan_kernels
+from wan_kernels import dispatch, native
+torch.manual_seed(0)
+worst = 0.0
+for dtype, allowed in ((torch.float32, 1e-5), (torch.bfloat16, 2e-2), (torch.float16, 3e-3)):
+    x, weight = torch.randn(3, 5, 77).to(dtype), torch.randn(77).to(dtype)
+    image = torch.randn(2, 33, 4, 9).to(dtype)
+    calls = [
+        lambda: wan_kernels.rms_norm(x, weight),
+        lambda: wan_kernels.layer_norm_modulate(x, x[:, :1], x[:, 1:2]),
+        lambda: wan_kernels.channel_rms_norm_silu(image, torch.linspace(-2, 2, 33).to(dtype)),
+    ]
+    for call in calls:
+        with dispatch.use_backend("cpu"):
+            got = call()
+        with dispatch.use_backend("reference"):
+            wanted = call()
+        worst = max(worst, ((got.double() - wanted.double()).abs().max() / wanted.double().abs().max() / allowed).item())
+print(native.library().cpu_isa(), worst)
+"""
+
+
+def run_with(isa: str, program: str) -> subprocess.CompletedProcess[str]:
+    environment = os.environ | {"WAN_KERNELS_CPU_ISA": isa, "OMP_NUM_THREADS": "1"}
+    environment.pop("WAN_KERNELS_BACKEND", None)
+    return subprocess.run([sys.executable, "-c", program], env=environment, capture_output=True, text=True)
+
+
+@pytest.mark.parametrize("isa", ["baseline", "avx2", "avx512"])
+def test_forced_isa_is_the_one_that_runs(isa: str) -> None:
+    done = run_with(isa, PROGRAM)
+    if "can run, it is not" in done.stderr:
+        pytest.skip(f"this machine or build has no {isa}")
+    assert done.returncode == 0, done.stderr
+    ran, worst = done.stdout.split()
+    assert ran == isa
+    assert float(worst) < 1
+
+
+def test_unknown_isa_is_an_error() -> None:
+    done = run_with("sse9", "from wan_kernels import native; native.library().cpu_isa()")
+    assert done.returncode != 0
+    assert "WAN_KERNELS_CPU_ISA must be baseline, avx2 or avx512, got sse9" in done.stderr
+
+
+def test_unknown_isa_is_the_reason_why_the_backend_is_unavailable() -> None:
+    program = "from wan_kernels import native; print(native.cpu_unavailable())"
+    assert "got sse9" in run_with("sse9", program).stdout
