@@ -19,7 +19,7 @@ def forward(x: Tensor, y: Tensor, gate: Tensor, index: Tensor | None) -> Tensor:
 def backward(
     grads: tuple[Tensor], inputs: Inputs, outputs: tuple[Tensor], needed: tuple[bool, ...]
 ) -> tuple[Tensor | None, ...]:
-    x, y, gate, index = inputs
+    _, y, gate, index = inputs
     grad_y, grad_gate = gradient_like(y := dense_rows(y), needed[1]), gradient_like(gate, needed[2])
     if needed[1] or needed[2]:
         grad_out = dense_rows(grads[0])

@@ -1,0 +1,72 @@
+"""The C library as wan_kernels.h documents it: results first, then inputs, then options; None stands for NULL."""
+
+from torch import Tensor
+
+def attach(tensor_class: type) -> None: ...
+def abi_version() -> int: ...
+def version() -> str: ...
+def build_info() -> str: ...
+def cpu_isa() -> str: ...
+def num_threads() -> int: ...
+def set_num_threads(num_threads: int) -> None: ...
+def rms_norm(out: Tensor, x: Tensor, weight: Tensor, eps: float) -> None: ...
+def rms_norm_backward(
+    grad_x: Tensor | None, grad_weight: Tensor | None, grad_out: Tensor, x: Tensor, weight: Tensor, eps: float
+) -> None: ...
+def layer_norm_modulate(
+    out: Tensor,
+    x: Tensor,
+    scale: Tensor | None,
+    shift: Tensor | None,
+    weight: Tensor | None,
+    bias: Tensor | None,
+    index: Tensor | None,
+    eps: float,
+) -> None: ...
+def layer_norm_modulate_backward(
+    grad_x: Tensor | None,
+    grad_scale: Tensor | None,
+    grad_shift: Tensor | None,
+    grad_weight: Tensor | None,
+    grad_bias: Tensor | None,
+    grad_out: Tensor,
+    x: Tensor,
+    scale: Tensor | None,
+    shift: Tensor | None,
+    weight: Tensor | None,
+    bias: Tensor | None,
+    index: Tensor | None,
+    eps: float,
+) -> None: ...
+def gate_residual(out: Tensor, x: Tensor, y: Tensor, gate: Tensor, index: Tensor | None) -> None: ...
+def gate_residual_backward(
+    grad_y: Tensor | None, grad_gate: Tensor | None, grad_out: Tensor, y: Tensor, gate: Tensor, index: Tensor | None
+) -> None: ...
+def rms_norm_rope(
+    out: Tensor,
+    x: Tensor,
+    weight: Tensor,
+    freqs_t: Tensor,
+    freqs_y: Tensor,
+    freqs_x: Tensor,
+    num_heads: int,
+    grid: list[int],
+    eps: float,
+) -> None: ...
+def rms_norm_rope_backward(
+    grad_x: Tensor | None,
+    grad_weight: Tensor | None,
+    grad_out: Tensor,
+    x: Tensor,
+    weight: Tensor,
+    freqs_t: Tensor,
+    freqs_y: Tensor,
+    freqs_x: Tensor,
+    num_heads: int,
+    grid: list[int],
+    eps: float,
+) -> None: ...
+def channel_rms_norm_silu(out: Tensor, x: Tensor, weight: Tensor, apply_silu: bool) -> None: ...
+def channel_rms_norm_silu_backward(
+    grad_x: Tensor | None, grad_weight: Tensor | None, grad_out: Tensor, x: Tensor, weight: Tensor, apply_silu: bool
+) -> None: ...
