@@ -1,5 +1,6 @@
 """Fused ops for the Wan video model: the table of contents."""
 
+from wan_kernels.dispatch import use_backend
 from wan_kernels.ops.attention.api import attention
 from wan_kernels.ops.causal_conv3d.api import causal_conv3d
 from wan_kernels.ops.channel_rms_norm_silu.api import channel_rms_norm_silu
@@ -16,4 +17,5 @@ __all__ = [
     "layer_norm_modulate",
     "rms_norm",
     "rms_norm_rope",
+    "use_backend",
 ]

@@ -8,6 +8,7 @@ from torch import Tensor
 
 import wan_kernels as wk
 from wan_kernels import dispatch
+from wan_kernels.ops.attention import backend_sdpa
 
 BACKENDS = dispatch.names("attention")
 
@@ -57,8 +58,6 @@ def test_gradient_through_the_log_sum_exp_alone() -> None:
 
 
 def test_long_gradients_through_the_log_sum_exp_come_in_blocks(monkeypatch: pytest.MonkeyPatch) -> None:
-    from wan_kernels.ops.attention import backend_sdpa
-
     monkeypatch.setattr(backend_sdpa, "MAX_LOGITS", 2 * 3 * 20 * 2)
     q, k, v = (each.requires_grad_() for each in heads(7, 20, 20))
     out, lse = wk.attention(q, k, v, return_lse=True)
@@ -90,6 +89,25 @@ def test_a_nan_query_stays_in_its_row() -> None:
     q[0, 3, 1, 5] = float("nan")
     found = wk.attention(q, k, v).isnan().any(-1).nonzero().tolist()
     assert found == [[0, 3, 1]]
+
+
+@pytest.mark.parametrize(
+    ("dtype", "width", "has_lengths"),
+    [
+        (torch.bfloat16, 128, False),
+        (torch.bfloat16, 128, True),
+        (torch.bfloat16, 384, False),
+        (torch.float32, 128, False),
+    ],
+)
+def test_cuda_calls_are_well_formed(dtype: torch.dtype, width: int, has_lengths: bool) -> None:
+    """Without a GPU the calls can still be held to the schemas and shapes of the aten ops."""
+    q, k = (torch.empty(2, 4, length, width, dtype=dtype, device="meta") for length in (70, 33))
+    k_lengths = torch.empty(2, dtype=torch.int32, device="meta") if has_lengths else None
+    out, lse = backend_sdpa._forward_cuda(q, k, k, k_lengths, None)
+    assert (out.shape, lse.shape) == ((2, 70, 4, width), (2, 4, 70))
+    grads = backend_sdpa._backward_cuda(q, q, k, k, out.transpose(1, 2), lse, k_lengths, None)
+    assert [grad.shape for grad in grads] == [q.shape, k.shape, k.shape]
 
 
 Q, K = torch.ones(2, 3, 1, 8), torch.ones(2, 5, 1, 8)

@@ -12,7 +12,7 @@ from wan_kernels import dispatch, testing
 from wan_kernels.common.case import Case
 from wan_kernels.define_op import OPS
 
-DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16}
+DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 EVERY = [(op, case) for op in sorted(OPS) for case in testing.cases_of(op) if not case.is_heavy]
 
 
