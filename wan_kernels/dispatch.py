@@ -274,7 +274,9 @@ def survey() -> list[Standing]:
 
 
 def _hole(op: str, name: str) -> str | None:
-    return get(op, name).unavailable if name in names(op) else "not written for this op"
+    if name not in names(op):
+        return "not written for this op"
+    return get(op, name).unavailable or get(op, name).experimental
 
 
 def required() -> tuple[str, ...]:

@@ -1,11 +1,11 @@
-"""rms_norm through the C library's sm_90a kernel. Experimental: no hardware has shown that it passes, so it runs only
-when forced. Forward; the gradient is the next backend's.
+"""rms_norm through the C library's sm_90a kernel: forward; the gradient is the next backend's. Experimental until a
+hardware record shows that it passes: it runs only when forced.
 """
 
 import torch
 from torch import Tensor
 
-from wan_kernels import dispatch, native
+from wan_kernels import native, records
 from wan_kernels.common.cpu import DTYPES, dense_rows
 from wan_kernels.dispatch import register_backend
 
@@ -22,9 +22,14 @@ def reject(x: Tensor, weight: Tensor, eps: float) -> str | None:
         return f"needs tensors on CUDA, got {x.device} and {weight.device}"
     if not (x.dtype in DTYPES and weight.dtype in DTYPES):
         return "has kernels for float32, bfloat16 and float16"
-    if dispatch.forced("rms_norm") != "cuda":
-        return "experimental, without a hardware record: runs only when forced"
     return None
 
 
-register_backend("rms_norm", "cuda", forward=forward, available=native.cuda_unavailable, reject=reject)
+register_backend(
+    "rms_norm",
+    "cuda",
+    forward=forward,
+    available=native.cuda_unavailable,
+    reject=reject,
+    unproven=lambda: records.unproven("rms_norm", "cuda"),
+)
