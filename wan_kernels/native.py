@@ -12,7 +12,7 @@ ABI_VERSION = 1
 def load() -> tuple[ModuleType | None, str | None]:
     """The extension and None, or None and the reason it is missing. Tried once per process."""
     try:
-        from wan_kernels import _native
+        import wan_kernels._native as _native
     except ImportError as error:
         return None, f"the native extension is not built or does not load: {error}"
     if (found := _native.abi_version()) != ABI_VERSION:
