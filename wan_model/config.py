@@ -117,7 +117,7 @@ DIT_5B = DiTConfig(dim=3072, ffn_dim=14336, num_heads=24, num_layers=30, in_dim=
 
 TINY_VAE = VAEConfig(dim=16, dim_mult=(1, 2, 3, 3), num_res_blocks=1, latents_mean=(0.0,) * 16, latents_std=(1.0,) * 16)
 TINY_TEXT = TextEncoderConfig(vocab_size=128, dim=128, ffn_dim=256, num_heads=4, head_dim=32, num_layers=2)
-TINY_DIT = DiTConfig(dim=256, ffn_dim=640, num_heads=2, num_layers=4, text_dim=128, text_len=32)
+TINY_DIT = DiTConfig(dim=256, ffn_dim=608, num_heads=2, num_layers=4, text_dim=128, text_len=32)
 
 
 def text_to_video(name: str, dit: DiTConfig, sampling: SamplingDefaults) -> ModelConfig:

@@ -44,7 +44,7 @@ def encode_scenes(vae: WanVAE, scenes: list[tuple[Scene, Random]]) -> Tensor:
     for scene, rng in track(scenes, "encoding clips", disable=len(scenes) < 500):
         clip = render(scene, rng).unsqueeze(0).contiguous(memory_format=torch.channels_last_3d)
         latents.append(vae.encode(clip, chunk=5))
-    return torch.cat(latents)
+    return torch.cat(latents).contiguous()
 
 
 class DiTTask:

@@ -28,7 +28,7 @@ class Task(Protocol):
     def model(self) -> nn.Module: ...
 
     def begin_stage(self, model: nn.Module, stage: Stage) -> None:
-        """Changes `model` (the live one and its average) in place as the stage demands."""
+        """Changes the weights that the stage starts from in place, as the stage demands."""
 
     def loss(self, stage: Stage, key: str) -> tuple[Tensor, dict[str, float]]:
         """The loss of one step and what to log; `key` seeds everything random in it."""
@@ -95,10 +95,8 @@ def make_task(recipe: Recipe, output: Path, assets: Path) -> Task:
 def run_stage(task: Task, state: TrainState, recipe: Recipe, index: int, output: Path) -> None:
     stage = recipe.stages[index]
     if state.step == 0:
-        for model in (state.model, state.ema):
-            task.begin_stage(model, stage)
-        # Old moments mislead: weights that inflation just woke have second moments of zero, and would leap.
-        state.optimizer.state.clear()
+        task.begin_stage(state.ema, stage)
+        state.begin_stage()
         note(state, output, stage, {"event": "begin", **task.validate(state.ema, stage)})
     last_save = last_step = time.monotonic()
     with progress_bar() as progress:

@@ -10,7 +10,10 @@ Data = TypeVar("Data")
 
 @dataclass(frozen=True)
 class Stage:
-    """One stretch of training at one clip shape; the learning rate warms up linearly, then decays as a cosine."""
+    """One stretch of training at one clip shape; the learning rate warms up linearly, then decays as a cosine.
+
+    trains "decoder" leaves a VAE's encoder as it is, so that latents made meanwhile stay valid.
+    """
 
     name: str
     num_steps: int
@@ -20,6 +23,7 @@ class Stage:
     learning_rate: float
     num_warmup_steps: int = 100
     final_rate: float = 0.1
+    trains: Literal["all", "decoder"] = "all"
 
 
 @dataclass(frozen=True)

@@ -25,6 +25,14 @@ class TrainState:
     def start(cls, model: nn.Module, optimizer: torch.optim.Optimizer) -> "TrainState":
         return cls(model, deepcopy(model).requires_grad_(False), optimizer)
 
+    def begin_stage(self) -> None:
+        """Goes on from the averaged weights with a fresh optimiser.
+
+        Old moments mislead: weights that inflation just woke have second moments of zero, and would leap.
+        """
+        self.model.load_state_dict(self.ema.state_dict())
+        self.optimizer.state.clear()
+
     @torch.no_grad()
     def update_ema(self, decay: float) -> None:
         for average, weight in zip(self.ema.parameters(), self.model.parameters(), strict=True):

@@ -85,7 +85,8 @@ class VAETask:
     def loss(self, stage: Stage, key: str) -> tuple[Tensor, dict[str, float]]:
         video = draw_clips(key, stage.batch_size, stage.num_frames, stage.size)
         generator = torch.Generator().manual_seed(Random(key).getrandbits(62))
-        mean, log_variance = (moment.float() for moment in self.model.moments(video.bfloat16()))
+        with torch.set_grad_enabled(stage.trains == "all"):
+            mean, log_variance = (moment.float() for moment in self.model.moments(video.bfloat16()))
         log_variance = log_variance.clamp(-20, 10)
         output = self.model.reconstruct(sample_posterior(mean, log_variance, generator).bfloat16()).float()
         terms = vae_terms(output, video, mean, log_variance)
