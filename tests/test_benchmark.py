@@ -40,6 +40,11 @@ def test_a_backend_whose_gate_is_red_gets_no_figure(monkeypatch: pytest.MonkeyPa
     assert row.reason.startswith("correctness gate is red: rms_norm/tokens_127_1.3B/float32/wrong/output_0")
 
 
+def test_ops_without_a_rival_are_left_out() -> None:
+    assert benchmark._ops_with(["sdpa", "reference"]) == ["attention"]
+    assert benchmark._ops_with(["reference"]) == benchmark._ops_with(None) == sorted(dispatch.ops())
+
+
 def test_refused_calls_say_why() -> None:
     row = measured("attention", "no_queries", ["sdpa"])["fwd/sdpa"]
     assert row.reason == "takes no empty tensors"

@@ -85,16 +85,22 @@ def measure(
 ) -> Iterator[Row]:
     """Rows as they are measured. None means all: ops, backends (anchors too), the real shapes this device affords.
 
-    backends: names of any op, `compiled` and `clone`; `clone` always joins. budget_s: seconds for one group of rows,
-    warm-up not counted. Raises ValueError for a name that does not exist.
+    backends: names of any op, `compiled` and `clone`; `clone` always joins, and ops that have none but the reference of
+    them are left out unless named. budget_s: seconds for one group of rows, warm-up not counted. Raises ValueError for
+    a name that does not exist.
     """
     _check_names(ops, backends, cases, dtypes, directions)
-    for name in ops or sorted(OPS):
+    for name in ops or _ops_with(backends):
         for case in chosen_cases(name, cases, device):
             for dtype in dtypes:
                 for direction in directions:
                     subject = Subject(OPS[name], case, dtype, direction, device)
                     yield from _measure_group(subject, backends, budget_s)
+
+
+def _ops_with(backends: Sequence[str] | None) -> list[str]:
+    rivals = set(backends or ()) - {dispatch.REFERENCE, CLONE}
+    return [op for op in sorted(OPS) if not rivals or COMPILED in rivals or rivals & set(dispatch.names(op))]
 
 
 def chosen_cases(op: str, names: Sequence[str] | None, device: str) -> list[Case]:
@@ -302,7 +308,7 @@ def _time_on_gpu(flush: Tensor, run: Callable[[], object]) -> float:
 
 def _summary(subject: Subject, backend: str, times: list[float], cost: Cost) -> dict[str, Any]:
     median = statistics.median(times)
-    tenths = statistics.quantiles(times, n=10)
+    tenths = statistics.quantiles(times, n=10, method="inclusive")
     flops = None if backend == CLONE else cost.flops
     percent, bound = _share_of_peak(subject, median, Cost(flops or 0, cost.num_bytes))
     return {
