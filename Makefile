@@ -19,6 +19,7 @@ DEPENDENCIES := .venv/.dependencies-stamp
 BUILT := .venv/.built-stamp
 NATIVE_SOURCES := $(shell find csrc cmake -type f) CMakeLists.txt setup.py pyproject.toml
 CXX_SOURCES = $(shell find csrc examples/cpp -name '*.h' -o -name '*.c' -o -name '*.cpp' -o -name '*.inl' -o -name '*.cu' -o -name '*.cuh')
+PIP := $(BIN)/python -m pip install -qq --disable-pip-version-check
 WITH_VENV := PATH="$(CURDIR)/$(BIN):$$PATH"
 
 .PHONY: help demo test check format bench sanitize gpu-report clean
@@ -27,12 +28,16 @@ help:
 	@sed -n '3,9s/^#   //p' Makefile
 
 $(DEPENDENCIES): requirements.txt
+	@$(PYTHON) -c "import sys; sys.exit(sys.version_info < (3, 11))" || \
+		{ echo "PYTHON must be 3.11 or newer, $(PYTHON) is not" >&2; exit 1; }
 	@test -x $(BIN)/python || $(PYTHON) -m venv .venv
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check $(PIP_ARGS) -r requirements.txt
+	@echo "installing the versions that requirements.txt pins into .venv: minutes the first time"
+	@$(PIP) $(PIP_ARGS) -r requirements.txt
 	@touch $@
 
 $(BUILT): $(DEPENDENCIES) $(NATIVE_SOURCES)
-	$(WITH_VENV) $(BIN)/python -m pip install --quiet --disable-pip-version-check --no-build-isolation --no-deps -e .
+	@echo "building the native library"
+	@$(WITH_VENV) $(PIP) --no-build-isolation --no-deps -e .
 	@touch $@
 
 demo: $(BUILT)

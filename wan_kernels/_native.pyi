@@ -40,7 +40,13 @@ def layer_norm_modulate_backward(
 ) -> None: ...
 def gate_residual(out: Tensor, x: Tensor, y: Tensor, gate: Tensor, index: Tensor | None) -> None: ...
 def gate_residual_backward(
-    grad_y: Tensor | None, grad_gate: Tensor | None, grad_out: Tensor, y: Tensor, gate: Tensor, index: Tensor | None
+    grad_x: Tensor | None,
+    grad_y: Tensor | None,
+    grad_gate: Tensor | None,
+    grad_out: Tensor,
+    y: Tensor,
+    gate: Tensor,
+    index: Tensor | None,
 ) -> None: ...
 def rms_norm_rope(
     out: Tensor,

@@ -144,9 +144,9 @@ WK_API wk_status wk_layer_norm_modulate_backward(const wk_tensor *grad_x, const 
 WK_API wk_status wk_gate_residual(const wk_tensor *out, const wk_tensor *x, const wk_tensor *y, const wk_tensor *gate,
                                   const wk_tensor *index, void *stream);
 
-/* Gradients of wk_gate_residual for y and gate; either result may be NULL. The gradient of x is grad_out itself.
+/* Gradients of wk_gate_residual; any result may be NULL. That of x is a copy of grad_out, made in the same pass.
  * Numerics: fp32; grad_gate is summed over tokens in an order fixed by the shape. CPU only. */
-WK_API wk_status wk_gate_residual_backward(const wk_tensor *grad_y, const wk_tensor *grad_gate,
+WK_API wk_status wk_gate_residual_backward(const wk_tensor *grad_x, const wk_tensor *grad_y, const wk_tensor *grad_gate,
                                            const wk_tensor *grad_out, const wk_tensor *y, const wk_tensor *gate,
                                            const wk_tensor *index, void *stream);
 

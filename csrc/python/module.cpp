@@ -109,12 +109,13 @@ void register_gate_residual(py::module_ &m) {
             return wk_gate_residual(a_out.get(), a_x.get(), a_y.get(), a_gate.get(), a_index.get(), stream);
           });
         });
-  m.def("gate_residual_backward", [](const Object &grad_y, const Object &grad_gate, const Object &grad_out,
-                                     const Object &y, const Object &gate, const Object &index) {
-    const Argument a_grad_y(grad_y), a_grad_gate(grad_gate), a_grad_out(grad_out), a_y(y), a_gate(gate), a_index(index);
+  m.def("gate_residual_backward", [](const Object &grad_x, const Object &grad_y, const Object &grad_gate,
+                                     const Object &grad_out, const Object &y, const Object &gate, const Object &index) {
+    const Argument a_grad_x(grad_x), a_grad_y(grad_y), a_grad_gate(grad_gate), a_grad_out(grad_out), a_y(y),
+        a_gate(gate), a_index(index);
     run(a_y, [&](void *stream) {
-      return wk_gate_residual_backward(a_grad_y.get(), a_grad_gate.get(), a_grad_out.get(), a_y.get(), a_gate.get(),
-                                       a_index.get(), stream);
+      return wk_gate_residual_backward(a_grad_x.get(), a_grad_y.get(), a_grad_gate.get(), a_grad_out.get(), a_y.get(),
+                                       a_gate.get(), a_index.get(), stream);
     });
   });
 }

@@ -148,7 +148,8 @@ void test_gate_residual() {
   for (int32_t y_dtype : kDtypes) {
     const Tensor x({2, 3, d}, WK_FLOAT32, numbers(6 * d, 1)), y({2, 3, d}, y_dtype, numbers(6 * d, 2));
     const Tensor gate({2, 2, d}, WK_FLOAT32, numbers(4 * d, 3)), grad_out({2, 3, d}, WK_FLOAT32, numbers(6 * d, 4));
-    const Tensor out({2, 3, d}, WK_FLOAT32), grad_y({2, 3, d}, y_dtype), grad_gate({2, 2, d}, WK_FLOAT32);
+    const Tensor out({2, 3, d}, WK_FLOAT32), grad_x({2, 3, d}, WK_FLOAT32), grad_y({2, 3, d}, y_dtype),
+        grad_gate({2, 2, d}, WK_FLOAT32);
     const auto run = [&](const Values &ys, const Values &gates) {
       Values result = x.values();
       for (size_t i = 0; i < result.size(); ++i) {
@@ -159,10 +160,11 @@ void test_gate_residual() {
     };
     EXPECT_OK(wk_gate_residual(&out.view, &x.view, &y.view, &gate.view, &index_view, nullptr));
     EXPECT_NEAR(out.values(), run(y.values(), gate.values()), 1e-6);
-    EXPECT_OK(wk_gate_residual_backward(&grad_y.view, &grad_gate.view, &grad_out.view, &y.view, &gate.view, &index_view,
-                                        nullptr));
+    EXPECT_OK(wk_gate_residual_backward(&grad_x.view, &grad_y.view, &grad_gate.view, &grad_out.view, &y.view,
+                                        &gate.view, &index_view, nullptr));
     const auto of_y = [&](const Values &v) { return run(v, gate.values()); };
     const auto of_gate = [&](const Values &v) { return run(y.values(), v); };
+    EXPECT(grad_x.values() == grad_out.values());
     EXPECT_NEAR(grad_y.values(), differences(of_y, y.values(), grad_out.values()), tolerance(y_dtype));
     EXPECT_NEAR(grad_gate.values(), differences(of_gate, gate.values(), grad_out.values()), 1e-6);
   }
@@ -279,8 +281,8 @@ void test_empty() {
   EXPECT_OK(wk_layer_norm_modulate(&tokens.view, &tokens.view, &table.view, &table.view, nullptr, nullptr, nullptr,
                                    kEps, nullptr));
   EXPECT_OK(wk_gate_residual(&tokens.view, &tokens.view, &tokens.view, &table.view, nullptr, nullptr));
-  EXPECT_OK(
-      wk_gate_residual_backward(&tokens.view, &grad.view, &tokens.view, &tokens.view, &table.view, nullptr, nullptr));
+  EXPECT_OK(wk_gate_residual_backward(&tokens.view, &tokens.view, &grad.view, &tokens.view, &tokens.view, &table.view,
+                                      nullptr, nullptr));
   EXPECT(grad.values() == Values(8, 0.0));
   const Tensor narrow({2, 0}, WK_FLOAT32), nothing({0}, WK_FLOAT32);
   EXPECT_OK(wk_rms_norm(&narrow.view, &narrow.view, &nothing.view, kEps, nullptr));

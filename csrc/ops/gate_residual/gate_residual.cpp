@@ -50,10 +50,15 @@ extern "C" wk_status wk_gate_residual(const wk_tensor *out, const wk_tensor *x, 
   return WK_OK;
 }
 
-extern "C" wk_status wk_gate_residual_backward(const wk_tensor *grad_y, const wk_tensor *grad_gate,
-                                               const wk_tensor *grad_out, const wk_tensor *y, const wk_tensor *gate,
-                                               const wk_tensor *index, void * /*stream*/) {
+extern "C" wk_status wk_gate_residual_backward(const wk_tensor *grad_x, const wk_tensor *grad_y,
+                                               const wk_tensor *grad_gate, const wk_tensor *grad_out,
+                                               const wk_tensor *y, const wk_tensor *gate, const wk_tensor *index,
+                                               void * /*stream*/) {
   WK_TRY(check(grad_out, "grad_out", y, gate, index));
+  if (grad_x) {
+    WK_TRY(check(grad_x, "grad_x", y, gate, index));
+    WK_TRY(check_same_dtype(kOp, "grad_x", *grad_x, "grad_out", *grad_out));
+  }
   if (grad_y) {
     WK_TRY(check(grad_y, "grad_y", y, gate, index));
     WK_TRY(check_same_dtype(kOp, "grad_y", *grad_y, "y", *y));
@@ -69,6 +74,7 @@ extern "C" wk_status wk_gate_residual_backward(const wk_tensor *grad_y, const wk
   const int64_t batch = y->shape[0], num_rows = gate->shape[1], width = y->shape[2];
   GateResidualBackward call;
   FloatTable gate_rows;
+  WK_TRY(fold_optional_rows(kOp, "grad_x", grad_x, &call.grad_x));
   WK_TRY(fold_optional_rows(kOp, "grad_y", grad_y, &call.grad_y));
   WK_TRY(fold_rows(kOp, "grad_out", *grad_out, &call.grad_out));
   WK_TRY(fold_rows(kOp, "y", *y, &call.y));
@@ -81,6 +87,7 @@ extern "C" wk_status wk_gate_residual_backward(const wk_tensor *grad_y, const wk
   const int64_t part_floats = grad_gate ? num_rows * width : 0;
   FloatBuffer parts;
   WK_TRY(parts.allocate(kOp, batch * split.num_parts * part_floats));
+  prefer_huge_pages(grad_x);
   prefer_huge_pages(grad_y);
   parallel_for(batch * split.num_parts, 1, [&](int64_t begin, int64_t end) {
     for (int64_t i = begin; i < end; ++i) {

@@ -13,7 +13,8 @@ struct GateResidualForward {
 };
 
 struct GateResidualBackward {
-  Rows grad_y;  // data null: not wanted
+  Rows grad_x;  // data null: not wanted
+  Rows grad_y;
   Rows grad_out, y;
   Rows gate;
   RowIndex index;

@@ -13,12 +13,21 @@ void forward_row(T *out, const T *x, const Y *y, const float *gate, int64_t widt
   });
 }
 
+// Null results are not wanted.
 template <class T, class Y>
-void backward_row(Y *grad_y, float *grad_gate, const T *grad_out, const Y *y, const float *gate, int64_t width) {
+struct GradientRow {
+  T *x;
+  Y *y;
+  float *gate;
+};
+
+template <class T, class Y>
+void backward_row(const GradientRow<T, Y> &result, const T *grad_out, const Y *y, const float *gate, int64_t width) {
   for_each_vector(width, [&](int64_t i, auto extent) {
     const Floats grad = load(grad_out + i, extent);
-    if (grad_gate) store(grad_gate + i, load(grad_gate + i, extent) + grad * load(y + i, extent), extent);
-    if (grad_y) store(grad_y + i, grad * load(gate + i, extent), extent);
+    if (result.x) store(result.x + i, grad, extent);
+    if (result.y) store(result.y + i, grad * load(gate + i, extent), extent);
+    if (result.gate) store(result.gate + i, load(result.gate + i, extent) + grad * load(y + i, extent), extent);
   });
 }
 
@@ -46,10 +55,11 @@ void backward(const GateResidualBackward &call, int64_t sample, int64_t begin, i
       for (int64_t token = begin; token < end; ++token) {
         const int64_t at = sample * call.length + token;
         const int64_t row = lookup(call.index, sample, token);
-        backward_row(call.grad_y.data ? row_at<Y>(call.grad_y, at) : nullptr,
-                     grad_gate ? grad_gate + row * width : nullptr, row_at<const T>(call.grad_out, at),
-                     row_at<const Y>(call.y, at), row_at<const float>(call.gate, sample * call.index.num_rows + row),
-                     width);
+        const GradientRow<T, Y> result = {call.grad_x.data ? row_at<T>(call.grad_x, at) : nullptr,
+                                          call.grad_y.data ? row_at<Y>(call.grad_y, at) : nullptr,
+                                          grad_gate ? grad_gate + row * width : nullptr};
+        backward_row(result, row_at<const T>(call.grad_out, at), row_at<const Y>(call.y, at),
+                     row_at<const float>(call.gate, sample * call.index.num_rows + row), width);
       }
     });
   });

@@ -22,7 +22,7 @@ def backward(
 ) -> tuple[Tensor | None, Tensor | None]:
     x, weight, apply_silu = inputs
     x = _dense(x)
-    grad_x, grad_weight = gradient_like(x, needed[0]), gradient_like(weight, needed[1])
+    grad_x, grad_weight = torch.empty_like(x) if needed[0] else None, gradient_like(weight, needed[1])
     grad_out = grads[0].contiguous(memory_format=_layout(x) or torch.contiguous_format)
     native.library().channel_rms_norm_silu_backward(grad_x, grad_weight, grad_out, x, weight, apply_silu)
     return grad_x, grad_weight

@@ -19,12 +19,11 @@ def forward(x: Tensor, y: Tensor, gate: Tensor, index: Tensor | None) -> Tensor:
 def backward(
     grads: tuple[Tensor], inputs: Inputs, outputs: tuple[Tensor], needed: tuple[bool, ...]
 ) -> tuple[Tensor | None, ...]:
-    _, y, gate, index = inputs
-    grad_y, grad_gate = gradient_like(y := dense_rows(y), needed[1]), gradient_like(gate, needed[2])
-    if needed[1] or needed[2]:
-        grad_out = dense_rows(grads[0])
-        native.library().gate_residual_backward(grad_y, grad_gate, grad_out, y, dense_rows(gate), index)
-    return grads[0], grad_y, grad_gate, None
+    x, y, gate, index = inputs
+    y, grad_out = dense_rows(y), dense_rows(grads[0])
+    found = gradient_like(x, needed[0]), gradient_like(y, needed[1]), gradient_like(gate, needed[2])
+    native.library().gate_residual_backward(*found, grad_out, y, dense_rows(gate), index)
+    return (*found, None)
 
 
 def reject(x: Tensor, y: Tensor, gate: Tensor, index: Tensor | None) -> str | None:
