@@ -42,12 +42,13 @@ def peak_of(device: str) -> Peak | None:
 
 
 def commit() -> str | None:
-    """The checkout's commit, `+` after it if files differ; None outside a checkout."""
+    """The checkout's commit, `+` after it if files other than records differ; None outside a checkout."""
     if not (ROOT / ".git").exists():
         return None
     try:
         head = _output("git", "-C", str(ROOT), "rev-parse", "--short=12", "HEAD")
-        is_changed = bool(_output("git", "-C", str(ROOT), "status", "--porcelain", "--untracked-files=no"))
+        changes = ("diff", "HEAD", "--name-only", "--", ".", ":!wan_kernels/proven.json", ":!benchmarks/results")
+        is_changed = bool(_output("git", "-C", str(ROOT), *changes))
     except (OSError, subprocess.CalledProcessError):
         return None
     return head + "+" * is_changed
