@@ -288,12 +288,20 @@ def write_all(directory: Path, writers: Mapping[str, Callable[[Path], None]]) ->
     try:
         for path, write in zip(temporary.values(), writers.values(), strict=True):
             write(path)
+            # safetensors makes its files readable to their owner alone.
+            path.chmod(0o666 & ~_umask())
         for final, path in temporary.items():
             path.replace(final)
     finally:
         for path in temporary.values():
             path.unlink(missing_ok=True)
     return list(temporary)
+
+
+def _umask() -> int:
+    mask = os.umask(0o077)
+    os.umask(mask)
+    return mask
 
 
 def _split(tensors: Mapping[str, Source], max_shard_bytes: int) -> list[list[str]]:

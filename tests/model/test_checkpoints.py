@@ -54,6 +54,10 @@ def test_shards_round_trip_and_replace_what_was_there(layout, tmp_path, networks
     shards = [path for path in written if "-of-" in path.name and path.parent.name in (tmp_path.name, "transformer")]
     assert len(shards) > 2
     assert all(path.exists() for path in written)
+    # safetensors would make them private to their owner.
+    plain = tmp_path / "plain"
+    plain.touch()
+    assert {path.stat().st_mode for path in written} == {plain.stat().st_mode}
     # A whole file left beside the shards would be a second truth.
     assert not (shards[0].parent / "diffusion_pytorch_model.safetensors").exists()
     assert_same_weights(load_dit(tmp_path), networks["dits"])
