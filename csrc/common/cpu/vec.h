@@ -39,11 +39,10 @@ typedef uint32_t Words __attribute__((vector_size(WK_VECTOR_BYTES)));
 typedef int32_t Masks __attribute__((vector_size(WK_VECTOR_BYTES)));
 typedef uint16_t Halves __attribute__((vector_size(WK_VECTOR_BYTES / 2)));
 
-WK_INLINE Floats splat(float value) {
-  Floats result;
-  for (int i = 0; i < kLanes; ++i) result[i] = value;
-  return result;
-}
+// Minus zero, not plus: v - 0 is v for every v, -0 included, so that it costs nothing. (Writing the lanes in a loop
+// becomes narrow stores and a wide load that waits for them: it made layer_norm_modulate's backward three times
+// slower.)
+WK_INLINE Floats splat(float value) { return value - Floats{}; }
 WK_INLINE Floats zeros() { return Floats{}; }
 WK_INLINE Floats select(Masks mask, Floats yes, Floats no) {
   return (Floats)(((Words)mask & (Words)yes) | (~(Words)mask & (Words)no));
@@ -52,17 +51,33 @@ WK_INLINE Words select(Masks mask, Words yes, Words no) { return ((Words)mask & 
 
 // ---- fp32 <-> 16-bit formats ----
 
-WK_INLINE Floats widen(Halves bits, bf16) { return (Floats)(__builtin_convertvector(bits, Words) << 16); }
+// Zero-extend, and take the lower halves of words below 2^16. GCC 12 makes twice the instructions of convertvector.
+#if WK_X86_INTRINSICS && defined(__AVX512F__)
+// Masked with a full mask: the same instruction, without a false warning of GCC 12 about the unmasked form (bug
+// 105593).
+WK_INLINE Words extend(Halves bits) { return (Words)_mm512_maskz_cvtepu16_epi32(0xffff, (__m256i)bits); }
+WK_INLINE Halves lower(Words bits) { return (Halves)_mm512_maskz_cvtepi32_epi16(0xffff, (__m512i)bits); }
+#elif WK_X86_INTRINSICS && defined(__AVX2__)
+WK_INLINE Words extend(Halves bits) { return (Words)_mm256_cvtepu16_epi32((__m128i)bits); }
+WK_INLINE Halves lower(Words bits) {
+  const __m256i words = (__m256i)bits;
+  return (Halves)_mm_packus_epi32(_mm256_castsi256_si128(words), _mm256_extracti128_si256(words, 1));
+}
+#else
+WK_INLINE Words extend(Halves bits) { return __builtin_convertvector(bits, Words); }
+WK_INLINE Halves lower(Words bits) { return __builtin_convertvector(bits, Halves); }
+#endif
+
+WK_INLINE Floats widen(Halves bits, bf16) { return (Floats)(extend(bits) << 16); }
 
 // Round to nearest, ties to even; NaN becomes the quiet NaN.
 WK_INLINE Halves narrow(Floats value, bf16) {
   const Words bits = (Words)value;
   const Words rounded = (bits + 0x7fffu + ((bits >> 16) & 1u)) >> 16;
-  return __builtin_convertvector(select(value != value, Words{} + 0x7fc0u, rounded), Halves);
+  return lower(select(value != value, Words{} + 0x7fc0u, rounded));
 }
 
 #if WK_X86_INTRINSICS && defined(__AVX512F__)
-// The masked forms with a full mask are the same instructions; GCC 12 warns about the unmasked ones (its bug 105593).
 WK_INLINE Floats widen(Halves bits, fp16) { return (Floats)_mm512_maskz_cvtph_ps(0xffff, (__m256i)bits); }
 WK_INLINE Halves narrow(Floats value, fp16) {
   constexpr int kNearest = _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC;
@@ -76,7 +91,7 @@ WK_INLINE Halves narrow(Floats value, fp16) {
 #else
 // Shift the fields into place, then let one fp32 operation move the exponent bias, subnormals included.
 WK_INLINE Floats widen(Halves half, fp16) {
-  const Words bits = __builtin_convertvector(half, Words);
+  const Words bits = extend(half);
   const Words size = (bits & 0x7fffu) << 13;
   const Floats scaled = (Floats)size * splat(0x1p112f);
   const Words special = size | 0x7f800000u;
@@ -96,11 +111,14 @@ WK_INLINE Halves narrow(Floats value, fp16) {
   Words bits = (Words)rebased >> 13;
   bits = select((Masks)(size >= splat(65520.0f)), Words{} + 0x7c00u, bits);
   bits = select((Masks)(size != size), Words{} + 0x7e00u, bits);
-  return __builtin_convertvector(bits | (sign >> 16), Halves);
+  return lower(bits | (sign >> 16));
 }
 #endif
 
 // ---- memory ----
+//
+// A store may alias anything, so loops keep the pointers they use in local variables: members would be read again after
+// every store.
 
 // How much of a vector an access touches. The lanes past a Part read as zero and are not written.
 struct Whole {};
@@ -168,11 +186,18 @@ inline float sum(Floats value) {
 // (a0, a1, a2, a3, ...) -> (a1, a0, a3, a2, ...)
 WK_INLINE Floats swap_pairs(Floats value) {
 #if WK_VECTOR_BYTES == 64
-  return __builtin_shufflevector(value, value, 1, 0, 3, 2, 5, 4, 7, 6, 9, 8, 11, 10, 13, 12, 15, 14);
+  const Masks order = {1, 0, 3, 2, 5, 4, 7, 6, 9, 8, 11, 10, 13, 12, 15, 14};
 #elif WK_VECTOR_BYTES == 32
-  return __builtin_shufflevector(value, value, 1, 0, 3, 2, 5, 4, 7, 6);
+  const Masks order = {1, 0, 3, 2, 5, 4, 7, 6};
 #else
-  return __builtin_shufflevector(value, value, 1, 0, 3, 2);
+  const Masks order = {1, 0, 3, 2};
+#endif
+#if defined(__clang__)
+  Floats result;
+  for (int i = 0; i < kLanes; ++i) result[i] = value[order[i]];
+  return result;
+#else
+  return __builtin_shuffle(value, order);
 #endif
 }
 

@@ -132,12 +132,13 @@ Floats row_norm(const T *x, int64_t num_channels) {
 
 template <class T, bool kSilu>
 void forward_rows(const ChannelRmsNormSiluCall &call, const ChannelBlock &block) {
+  const float *weight = call.weight;
   for (int64_t position = block.begin; position < block.end; ++position) {
     const T *x = at<const T>(call.x, block.sample, position);
     T *out = at<T>(call.out, block.sample, position);
     const Floats scale = root_of_count(call.num_channels) / row_norm(x, call.num_channels);
     for_each_vector(call.num_channels, [&](int64_t i, auto extent) {
-      store(out + i, activate<kSilu>(load(x + i, extent) * scale * load(call.weight + i, extent)), extent);
+      store(out + i, activate<kSilu>(load(x + i, extent) * scale * load(weight + i, extent)), extent);
     });
   }
 }

@@ -29,10 +29,11 @@ int64_t table_row(const LayerNormModulateInputs &in, int64_t sample, int64_t tok
 
 template <class Out, class T>
 void forward_row(Out *out, const T *x, const float *scale, const float *shift, const LayerNormModulateInputs &in) {
+  const float *weight = in.weight, *bias = in.bias;
   const Statistics stats = statistics(x, in.x.width, in.eps);
   for_each_vector(in.x.width, [&](int64_t i, auto extent) {
     const Floats normal = (load(x + i, extent) - splat(stats.mean)) * splat(stats.scale);
-    const Floats affine = normal * load(in.weight + i, extent) + load(in.bias + i, extent);
+    const Floats affine = normal * load(weight + i, extent) + load(bias + i, extent);
     store(out + i, affine * (splat(1.0f) + load(scale + i, extent)) + load(shift + i, extent), extent);
   });
 }
@@ -56,24 +57,27 @@ void backward_row(T *grad_x, const float *grad_normal, const T *x, const Statist
 }
 
 // Adds the token's gradients of scale, shift, weight and bias, and leaves the gradient of the normalised row.
-template <class Out, class T>
+template <bool kTables, bool kVectors, class Out, class T>
 void parameter_gradients(float *grad_normal, const LayerNormModulateSums &sums, const Out *grad_out, const T *x,
                          const float *scale, const Statistics &stats, const LayerNormModulateInputs &in) {
+  const float *weight = in.weight, *bias = in.bias;
+  const Floats mean = splat(stats.mean), factor = splat(stats.scale);
+  float *sum_scale = sums.scale, *sum_shift = sums.shift, *sum_weight = sums.weight, *sum_bias = sums.bias;
   const auto add = [](float *total, Floats value, auto extent) { store(total, load(total, extent) + value, extent); };
   for_each_vector(in.x.width, [&](int64_t i, auto extent) {
     const Floats grad = load(grad_out + i, extent);
-    const Floats normal = (load(x + i, extent) - splat(stats.mean)) * splat(stats.scale);
-    const Floats weight = load(in.weight + i, extent);
+    const Floats normal = (load(x + i, extent) - mean) * factor;
+    const Floats weights = load(weight + i, extent);
     const Floats grad_affine = grad * (splat(1.0f) + load(scale + i, extent));
-    if (sums.scale) {
-      add(sums.scale + i, grad * (normal * weight + load(in.bias + i, extent)), extent);
-      add(sums.shift + i, grad, extent);
+    if (kTables) {
+      add(sum_scale + i, grad * (normal * weights + load(bias + i, extent)), extent);
+      add(sum_shift + i, grad, extent);
     }
-    if (sums.weight) {
-      add(sums.weight + i, grad_affine * normal, extent);
-      add(sums.bias + i, grad_affine, extent);
+    if (kVectors) {
+      add(sum_weight + i, grad_affine * normal, extent);
+      add(sum_bias + i, grad_affine, extent);
     }
-    store(grad_normal + i, grad_affine * weight, extent);
+    store(grad_normal + i, grad_affine * weights, extent);
   });
 }
 
@@ -106,8 +110,12 @@ void backward_tokens(const LayerNormModulateBackward &call, int64_t sample, int6
       row_sums.shift += table;
     }
     const Statistics stats = statistics(x, width, in.eps);
-    parameter_gradients(grad_normal, row_sums, row_at<const Out>(call.grad_out, at), x,
-                        row_at<const float>(in.scale, table_row(in, sample, token)), stats, in);
+    const auto add =
+        sums.scale
+            ? (sums.weight ? parameter_gradients<true, true, Out, T> : parameter_gradients<true, false, Out, T>)
+            : (sums.weight ? parameter_gradients<false, true, Out, T> : parameter_gradients<false, false, Out, T>);
+    add(grad_normal, row_sums, row_at<const Out>(call.grad_out, at), x,
+        row_at<const float>(in.scale, table_row(in, sample, token)), stats, in);
     if (call.grad_x.data) backward_row(row_at<T>(call.grad_x, at), grad_normal, x, stats, width);
   }
 }

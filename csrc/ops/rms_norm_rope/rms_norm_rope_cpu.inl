@@ -28,15 +28,16 @@ bool load_turns(const RmsNormRopeInputs &in, int64_t token, float *turns) {
 template <class T>
 void forward_row(T *out, const T *x, const RmsNormRopeInputs &in, const float *turns) {
   const Floats scale = splat(reciprocal_rms(x, in.x.width, in.eps));
-  const int64_t head_width = in.x.width / in.num_heads;
+  const int64_t width = in.x.width, head_width = width / in.num_heads;
+  const float *weight = in.weight;
   const auto scaled = [&](int64_t i, auto extent) {
-    return round_to(load(x + i, extent) * scale, T{}) * load(in.weight + i, extent);
+    return round_to(load(x + i, extent) * scale, T{}) * load(weight + i, extent);
   };
   if (!turns) {
-    for_each_vector(in.x.width, [&](int64_t i, auto extent) { store(out + i, scaled(i, extent), extent); });
+    for_each_vector(width, [&](int64_t i, auto extent) { store(out + i, scaled(i, extent), extent); });
     return;
   }
-  for (int64_t head = 0; head < in.x.width; head += head_width) {
+  for (int64_t head = 0; head < width; head += head_width) {
     for_each_vector(head_width, [&](int64_t i, auto extent) {
       const Floats value = scaled(head + i, extent);
       const Floats cosines = load(turns + i, extent), sines = load(turns + head_width + i, extent);
@@ -48,13 +49,12 @@ void forward_row(T *out, const T *x, const RmsNormRopeInputs &in, const float *t
 // The rotation's transpose turns the other way.
 template <class T>
 void turn_back(float *grad_scaled, const T *grad_out, const RmsNormRopeInputs &in, const float *turns) {
-  const int64_t head_width = in.x.width / in.num_heads;
+  const int64_t width = in.x.width, head_width = width / in.num_heads;
   if (!turns) {
-    for_each_vector(in.x.width,
-                    [&](int64_t i, auto extent) { store(grad_scaled + i, load(grad_out + i, extent), extent); });
+    for_each_vector(width, [&](int64_t i, auto extent) { store(grad_scaled + i, load(grad_out + i, extent), extent); });
     return;
   }
-  for (int64_t head = 0; head < in.x.width; head += head_width) {
+  for (int64_t head = 0; head < width; head += head_width) {
     for_each_vector(head_width, [&](int64_t i, auto extent) {
       const Floats grad = load(grad_out + head + i, extent);
       const Floats cosines = load(turns + i, extent), sines = load(turns + head_width + i, extent);
@@ -67,6 +67,7 @@ void turn_back(float *grad_scaled, const T *grad_out, const RmsNormRopeInputs &i
 template <class T>
 void backward_row(T *grad_x, float *grad_weight, const float *grad_scaled, const T *x, const RmsNormRopeInputs &in) {
   const int64_t width = in.x.width;
+  const float *weight = in.weight;
   const float scale = reciprocal_rms(x, width, in.eps);
   if (grad_weight) {
     for_each_vector(width, [&](int64_t i, auto extent) {
@@ -76,7 +77,7 @@ void backward_row(T *grad_x, float *grad_weight, const float *grad_scaled, const
   }
   if (!grad_x) return;
   const auto grad_normal = [&](int64_t i, auto extent) {
-    return load(grad_scaled + i, extent) * load(in.weight + i, extent);
+    return load(grad_scaled + i, extent) * load(weight + i, extent);
   };
   const float dot =
       sum_over(width, [&](int64_t i, auto extent) { return grad_normal(i, extent) * load(x + i, extent); });
