@@ -47,6 +47,11 @@ def encode_scenes(vae: WanVAE, scenes: list[tuple[Scene, Random]]) -> Tensor:
     return torch.cat(latents).contiguous()
 
 
+def first_frames(latents: Tensor, stage: Stage) -> Tensor:
+    """The latents of a stage's shorter clips: the VAE is causal, so a prefix of a clip has a prefix of its latents."""
+    return latents[:, :, : 1 + (stage.num_frames - 1) // 4].float()
+
+
 class DiTTask:
     """`output` keeps the bank of latents; `assets` must hold the trained VAE and receives the rest of the model."""
 
@@ -85,7 +90,7 @@ class DiTTask:
         chosen = rng.sample(range(len(self.scenes)), stage.batch_size)
         captions = ["" if rng.random() < self.recipe.drop_caption else caption(self.scenes[i], rng) for i in chosen]
         generator = torch.Generator().manual_seed(rng.getrandbits(62))
-        latents = self.bank[chosen].float()
+        latents = first_frames(self.bank[chosen], stage)
         sigmas = logit_normal_sigmas(stage.batch_size, self.recipe.logit_mean, self.recipe.logit_std, generator)
         noise = torch.randn(latents.shape, generator=generator)
         noisy, target = flow_matching_pair(latents, sigmas, noise)
@@ -94,7 +99,7 @@ class DiTTask:
     @torch.no_grad()
     def validate(self, model: nn.Module, stage: Stage) -> dict[str, float]:
         """Flow-matching loss at fixed noise levels on held-out scenes."""
-        latents = self.validation.float()
+        latents = first_frames(self.validation, stage)
         captions = [caption(held_out_scene(i)[0], Random(i)) for i in range(len(latents))]
         noise = torch.randn(latents.shape, generator=torch.Generator().manual_seed(0))
         losses = {}

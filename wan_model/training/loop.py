@@ -47,8 +47,25 @@ def learning_rate(stage: Stage, step: int) -> float:
     return stage.learning_rate * warm * (stage.final_rate + (1 - stage.final_rate) * cosine)
 
 
-def make_optimizer(model: nn.Module, recipe: Recipe) -> torch.optim.Optimizer:
-    return torch.optim.AdamW(model.parameters(), lr=0.0, betas=recipe.betas, weight_decay=recipe.weight_decay)
+def make_optimizers(model: nn.Module, recipe: Recipe) -> tuple[torch.optim.Optimizer, ...]:
+    """AdamW, and Muon for the matrices of transformer blocks where the recipe asks for it.
+
+    A group's `scale` multiplies the stage's learning rate. Muon: Jordan et al. 2024, with updates as large as AdamW's.
+    """
+    named = list(model.named_parameters())
+    matrices = [weight for name, weight in named if recipe.muon and is_block_matrix(name, weight)]
+    rest = [weight for name, weight in named if not (recipe.muon and is_block_matrix(name, weight))]
+    adamw = torch.optim.AdamW(rest, lr=0.0, betas=recipe.betas, weight_decay=recipe.weight_decay)
+    adamw.param_groups[0]["scale"] = 1.0
+    if not matrices:
+        return (adamw,)
+    muon = torch.optim.Muon(matrices, lr=0.0, weight_decay=recipe.weight_decay, adjust_lr_fn="match_rms_adamw")
+    muon.param_groups[0]["scale"] = recipe.muon
+    return (adamw, muon)
+
+
+def is_block_matrix(name: str, weight: nn.Parameter) -> bool:
+    return weight.ndim == 2 and "blocks." in name and "embedding" not in name
 
 
 def train(recipe_path: Path, output: Path | None = None, *, resume: bool = True, assets: Path | None = None) -> Path:
@@ -68,7 +85,7 @@ def train(recipe_path: Path, output: Path | None = None, *, resume: bool = True,
     output.mkdir(parents=True, exist_ok=True)
     assets = assets or output / "model"
     task = make_task(recipe, output, assets)
-    state = TrainState.start(task.model, make_optimizer(task.model, recipe))
+    state = TrainState.start(task.model, make_optimizers(task.model, recipe))
     if resume and (output / "state.pt").exists():
         state.load(output / "state.pt")
     try:
@@ -117,17 +134,18 @@ def run_stage(task: Task, state: TrainState, recipe: Recipe, index: int, output:
 
 
 def take_step(task: Task, state: TrainState, recipe: Recipe, stage: Stage, key: str) -> dict[str, float]:
-    for group in state.optimizer.param_groups:
-        group["lr"] = learning_rate(stage, state.step)
     loss, metrics = task.loss(stage, key)
-    state.optimizer.zero_grad(set_to_none=True)
+    state.model.zero_grad(set_to_none=True)
     loss.backward()
     norm = nn.utils.clip_grad_norm_(state.model.parameters(), recipe.clip_norm)
     if not torch.isfinite(norm):
         raise RuntimeError(
             f"[train] gradients must be finite, got norm {norm.item()} at step {state.step} of {stage.name}"
         )
-    state.optimizer.step()
+    for optimizer in state.optimizers:
+        for group in optimizer.param_groups:
+            group["lr"] = learning_rate(stage, state.step) * group["scale"]
+        optimizer.step()
     state.step += 1
     # The average forgets its random start quickly: early on it spans about a tenth of the steps so far.
     state.update_ema(min(recipe.ema_decay, (1 + state.step) / (10 + state.step)))

@@ -15,15 +15,15 @@ class TrainState:
 
     model: nn.Module
     ema: nn.Module
-    optimizer: torch.optim.Optimizer
+    optimizers: tuple[torch.optim.Optimizer, ...]
     stage: int = 0
     step: int = 0
     elapsed_s: float = 0.0
     log: list[dict[str, float | str]] = field(default_factory=list)
 
     @classmethod
-    def start(cls, model: nn.Module, optimizer: torch.optim.Optimizer) -> "TrainState":
-        return cls(model, deepcopy(model).requires_grad_(False), optimizer)
+    def start(cls, model: nn.Module, optimizers: tuple[torch.optim.Optimizer, ...]) -> "TrainState":
+        return cls(model, deepcopy(model).requires_grad_(False), optimizers)
 
     def begin_stage(self) -> None:
         """Goes on from the averaged weights with a fresh optimiser.
@@ -31,7 +31,8 @@ class TrainState:
         Old moments mislead: weights that inflation just woke have second moments of zero, and would leap.
         """
         self.model.load_state_dict(self.ema.state_dict())
-        self.optimizer.state.clear()
+        for optimizer in self.optimizers:
+            optimizer.state.clear()
 
     @torch.no_grad()
     def update_ema(self, decay: float) -> None:
@@ -43,7 +44,7 @@ class TrainState:
         payload = {
             "model": self.model.state_dict(),
             "ema": self.ema.state_dict(),
-            "optimizer": self.optimizer.state_dict(),
+            "optimizers": [optimizer.state_dict() for optimizer in self.optimizers],
             "place": {"stage": self.stage, "step": self.step, "elapsed_s": self.elapsed_s},
             "log": self.log,
         }
@@ -55,7 +56,8 @@ class TrainState:
         payload = torch.load(path, weights_only=True)
         self.model.load_state_dict(payload["model"])
         self.ema.load_state_dict(payload["ema"])
-        self.optimizer.load_state_dict(payload["optimizer"])
+        for optimizer, saved in zip(self.optimizers, payload["optimizers"], strict=True):
+            optimizer.load_state_dict(saved)
         self.log = payload["log"]
         for name, value in payload["place"].items():
             setattr(self, name, value)
