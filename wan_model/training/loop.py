@@ -48,24 +48,24 @@ def learning_rate(stage: Stage, step: int) -> float:
 
 
 def make_optimizers(model: nn.Module, recipe: Recipe) -> tuple[torch.optim.Optimizer, ...]:
-    """AdamW, and Muon for the matrices of transformer blocks where the recipe asks for it.
+    """AdamW, and Muon for the matrices of the DiT's blocks where the recipe asks for it.
 
     A group's `scale` multiplies the stage's learning rate. Muon: Jordan et al. 2024, with updates as large as AdamW's.
+    It must not touch the text encoder: attention without 1 / sqrt(H) saturates under updates that large, and the DiT
+    stops listening (after 1,600 steps on images the validation loss at sigma 0.95 was 0.26; 0.13 can be had).
     """
-    named = list(model.named_parameters())
-    matrices = [weight for name, weight in named if recipe.muon and is_block_matrix(name, weight)]
-    rest = [weight for name, weight in named if not (recipe.muon and is_block_matrix(name, weight))]
-    adamw = torch.optim.AdamW(rest, lr=0.0, betas=recipe.betas, weight_decay=recipe.weight_decay)
-    adamw.param_groups[0]["scale"] = 1.0
+    matrices, text, rest = [], [], []
+    for name, weight in model.named_parameters():
+        is_text = name.startswith("text_encoder.")
+        is_matrix = weight.ndim == 2 and "blocks." in name and not is_text
+        (text if is_text else matrices if is_matrix and recipe.muon else rest).append(weight)
+    groups = [{"params": rest, "scale": 1.0}, {"params": text, "scale": recipe.text_rate}]
+    adamw = torch.optim.AdamW(groups, lr=0.0, betas=recipe.betas, weight_decay=recipe.weight_decay)
     if not matrices:
         return (adamw,)
     muon = torch.optim.Muon(matrices, lr=0.0, weight_decay=recipe.weight_decay, adjust_lr_fn="match_rms_adamw")
     muon.param_groups[0]["scale"] = recipe.muon
     return (adamw, muon)
-
-
-def is_block_matrix(name: str, weight: nn.Parameter) -> bool:
-    return weight.ndim == 2 and "blocks." in name and "embedding" not in name
 
 
 def train(recipe_path: Path, output: Path | None = None, *, resume: bool = True, assets: Path | None = None) -> Path:

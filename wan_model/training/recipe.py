@@ -31,8 +31,8 @@ class Recipe:
     """What to train, on what, for how long. Loss weights that do not concern the `kind` are ignored.
 
     kind "vae": weights of L1, squared error, spatial gradients, temporal differences and KL divergence.
-    muon: where not 0, the weight matrices of transformer blocks are trained by Muon at `muon` times the learning rate,
-    everything else by AdamW.
+    muon: where not 0, the weight matrices of the DiT's blocks are trained by Muon at `muon` times the learning rate,
+    everything else by AdamW. text_rate: the text encoder's learning rate as a share of the others'.
 
     kind "dit": flow matching; noise levels are logit-normal with `logit_mean` and `logit_std`; a caption is dropped
     with probability `drop_caption`, which is what makes classifier-free guidance possible.
@@ -45,6 +45,7 @@ class Recipe:
     betas: tuple[float, float] = (0.9, 0.95)
     weight_decay: float = 1e-3
     muon: float = 0.0
+    text_rate: float = 1.0
     clip_norm: float = 1.0
     ema_decay: float = 0.999
     save_every_s: float = 120.0
