@@ -163,19 +163,23 @@ def bench_ops(
 def train(
     recipe: Annotated[Path, typer.Argument(help="A file under recipes/.")],
     output: Annotated[Path | None, typer.Option("-o", "--output", help="State and log; runs/RECIPE otherwise.")] = None,
+    model: Annotated[
+        Path | None, typer.Option(help="Where to export, and a DiT finds its VAE; runs/PRESET otherwise.")
+    ] = None,
     resume: Annotated[bool, typer.Option(help="Go on from the state in the output directory, if any.")] = True,
 ) -> None:
     """Train as a recipe says. Ctrl-C saves; the same command goes on.
 
     \b
     wan train recipes/tiny_vae.toml
-    wan train recipes/tiny_dit.toml -o runs/dit --no-resume
+    wan train recipes/tiny_dit.toml
+    wan generate "a red circle moves right over a blue background" --model runs/tiny
     """
     if not recipe.is_file():
         raise FileNotFoundError(f"[train] recipe must be a file, got {recipe}; see recipes/")
     from wan_model.training.loop import train as run
 
-    print(run(recipe, output, resume=resume))
+    print(run(recipe, output, resume=resume, assets=model))
 
 
 @app.command()

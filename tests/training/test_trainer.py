@@ -93,7 +93,7 @@ def test_the_decoder_stage_leaves_the_encoder(tmp_path):
 
 def test_a_resumed_run_ends_where_an_unbroken_one_does(tmp_path, monkeypatch):
     recipe = write(tmp_path, VAE_RECIPE)
-    whole = train(recipe, tmp_path / "whole")
+    whole = train(recipe, tmp_path / "whole", assets=tmp_path / "whole model")
     import wan_model.training.loop as loop
 
     steps = iter(range(100))
@@ -106,8 +106,8 @@ def test_a_resumed_run_ends_where_an_unbroken_one_does(tmp_path, monkeypatch):
 
     monkeypatch.setattr(loop, "take_step", stop_at_the_fourth)
     with pytest.raises(KeyboardInterrupt):
-        train(recipe, tmp_path / "parts")
-    parts = train(recipe, tmp_path / "parts")
+        train(recipe, tmp_path / "parts", assets=tmp_path / "parts model")
+    parts = train(recipe, tmp_path / "parts", assets=tmp_path / "parts model")
     expected, actual = (load_vae(folder).state_dict() for folder in (whole, parts))
     assert all(actual[name].equal(expected[name]) for name in expected)
     lines = [json.loads(line) for line in (tmp_path / "parts" / "log.jsonl").read_text().splitlines()]
@@ -117,8 +117,8 @@ def test_a_resumed_run_ends_where_an_unbroken_one_does(tmp_path, monkeypatch):
 def test_vae_and_dit_recipes_make_a_model_that_generates(tmp_path):
     from wan_model.pipeline import generate, load_pipeline
 
-    model = train(write(tmp_path, VAE_RECIPE, "vae.toml"), tmp_path / "vae", assets=tmp_path / "model")
-    train(write(tmp_path, DIT_RECIPE, "dit.toml"), tmp_path / "dit", assets=model)
+    model = train(write(tmp_path, VAE_RECIPE, "vae.toml"), tmp_path / "vae")
+    assert train(write(tmp_path, DIT_RECIPE, "dit.toml"), tmp_path / "dit") == model == tmp_path / "tiny"
     result = generate(load_pipeline(model), ["a red circle moves right"], num_steps=1, num_frames=5, size=(32, 32))
     assert result.videos_BCFYX.shape == (1, 3, 5, 32, 32)
     assert result.videos_BCFYX.isfinite().all()
