@@ -119,7 +119,11 @@ def test_vae_and_dit_recipes_make_a_model_that_generates(tmp_path):
 
     model = train(write(tmp_path, VAE_RECIPE, "vae.toml"), tmp_path / "vae")
     assert train(write(tmp_path, DIT_RECIPE, "dit.toml"), tmp_path / "dit") == model == tmp_path / "tiny"
-    result = generate(load_pipeline(model), ["a red circle moves right"], num_steps=1, num_frames=5, size=(32, 32))
+    first = load_pipeline(model)
+    train(write(tmp_path, 'start = "model"\n' + DIT_RECIPE.replace("1e-3", "0.0"), "more.toml"), tmp_path / "more")
+    more = load_pipeline(model)
+    assert all(a.equal(b) for a, b in zip(first.dits[0].parameters(), more.dits[0].parameters(), strict=True))
+    result = generate(more, ["a red circle moves right"], num_steps=1, num_frames=5, size=(32, 32))
     assert result.videos_BCFYX.shape == (1, 3, 5, 32, 32)
     assert result.videos_BCFYX.isfinite().all()
 

@@ -12,8 +12,8 @@ from rich.progress import track
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
-from wan_model.checkpoints import load_vae, save_diffusers
-from wan_model.config import get_preset
+from wan_model.checkpoints import load_dit, load_text_encoder, load_vae, save_diffusers
+from wan_model.config import ModelConfig, get_preset
 from wan_model.dit import DiT
 from wan_model.text_encoder import TextEncoder
 from wan_model.tokenizer import Tokenizer, build_word_tokenizer
@@ -38,6 +38,16 @@ def held_out_scene(index: int) -> tuple[Scene, Random]:
     return scene, rng
 
 
+def starting_networks(recipe: Recipe, preset: ModelConfig, assets: Path) -> nn.ModuleDict:
+    """The DiT and the text encoder in float32, new or as `assets` has them."""
+    if recipe.start == "model":
+        dit = load_dit(assets, preset.dit, dtype=torch.float32)
+        return nn.ModuleDict({"dit": dit, "text_encoder": load_text_encoder(assets, dtype=torch.float32)}).train()
+    dit = DiT(preset.dit)
+    dit.init_weights()
+    return nn.ModuleDict({"dit": dit, "text_encoder": TextEncoder(preset.text)})
+
+
 def encode_scenes(vae: WanVAE, scenes: list[tuple[Scene, Random]]) -> Tensor:
     """Normalised latents of one clip per scene, [n, Z, T, Y, X] bfloat16."""
     latents = []
@@ -60,9 +70,7 @@ class DiTTask:
         self.recipe, self.assets = recipe, assets
         build_word_tokenizer(vocabulary(), assets / "tokenizer")
         self.tokenizer = Tokenizer(assets / "tokenizer", text_len=preset.dit.text_len)
-        dit = DiT(preset.dit)
-        dit.init_weights()
-        self.model = nn.ModuleDict({"dit": dit, "text_encoder": TextEncoder(preset.text)})
+        self.model = starting_networks(recipe, preset, assets)
         self.scenes = [training_scene(i, recipe.two_things)[0] for i in range(recipe.num_clips)]
         self.bank, self.validation = self.load_bank(output / "bank.safetensors")
 

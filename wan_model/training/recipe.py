@@ -31,6 +31,7 @@ class Recipe:
     """What to train, on what, for how long. Loss weights that do not concern the `kind` are ignored.
 
     kind "vae": weights of L1, squared error, spatial gradients, temporal differences and KL divergence.
+    start "model" goes on from the weights in the model directory, with a fresh optimiser: more training, fine-tuning.
     muon: where not 0, the weight matrices of the DiT's blocks are trained by Muon at `muon` times the learning rate,
     everything else by AdamW. text_rate: the text encoder's learning rate as a share of the others'.
 
@@ -41,6 +42,7 @@ class Recipe:
     kind: Literal["vae", "dit"]
     preset: str
     stages: tuple[Stage, ...]
+    start: Literal["scratch", "model"] = "scratch"
     seed: int = 0
     betas: tuple[float, float] = (0.9, 0.95)
     weight_decay: float = 1e-3

@@ -12,7 +12,7 @@ from random import Random
 import torch
 from torch import Tensor, nn
 
-from wan_model.checkpoints import save_diffusers
+from wan_model.checkpoints import load_vae, save_diffusers
 from wan_model.config import VAEConfig, get_preset
 from wan_model.training.objective import sample_posterior, vae_terms, weigh
 from wan_model.training.recipe import Recipe, Stage
@@ -74,8 +74,11 @@ class VAETask:
         config = get_preset(recipe.preset).vae
         assert config is not None
         self.recipe, self.assets = recipe, assets
-        self.model = WanVAE(config)
-        init_weights(self.model)
+        if recipe.start == "model":
+            self.model = load_vae(assets, dtype=torch.float32)
+        else:
+            self.model = WanVAE(config)
+            init_weights(self.model)
 
     def begin_stage(self, model: nn.Module, stage: Stage) -> None:
         first_clips = next((s for s in self.recipe.stages if s.num_frames > 1), None)
