@@ -2,6 +2,7 @@
 #
 #   make demo         a video from a prompt
 #   make test         every test but the slow ones; prints which backends ran
+#   make test-slow    the slow tests
 #   make check        format, lint, types, layering, fast tests
 #   make bench        every op on every backend, against the reference and a plain copy
 #   make sanitize     the C++ tests under the address and undefined-behaviour sanitizers
@@ -22,10 +23,10 @@ CXX_SOURCES = $(shell find csrc examples/cpp -name '*.h' -o -name '*.c' -o -name
 PIP := $(BIN)/python -m pip install -qq --disable-pip-version-check
 WITH_VENV := PATH="$(CURDIR)/$(BIN):$$PATH"
 
-.PHONY: help demo test check format bench sanitize gpu-report clean
+.PHONY: help demo test test-slow check format bench sanitize gpu-report clean
 
 help:
-	@sed -n '3,9s/^#   //p' Makefile
+	@sed -n '3,10s/^#   //p' Makefile
 
 $(DEPENDENCIES): requirements.txt
 	@$(PYTHON) -c "import sys; sys.exit(sys.version_info < (3, 11))" || \
@@ -48,6 +49,9 @@ demo: $(BUILT)
 test: $(BUILT)
 	WAN_KERNELS_REQUIRE=cpu $(BIN)/python -m pytest
 	@$(BIN)/wan kernels list
+
+test-slow: $(BUILT)
+	WAN_KERNELS_REQUIRE=cpu $(BIN)/python -m pytest -m slow
 
 check: $(BUILT)
 	$(BIN)/ruff check .
