@@ -64,7 +64,7 @@ def environment(device: str) -> dict[str, Any]:
         "device": device_name(device),
         "python": platform.python_version(),
         "torch": torch.__version__,
-        "system": platform.platform(),
+        "system": f"{platform.system()} {platform.machine()}",
         "commit": commit(),
     }
     if device.startswith("cuda"):
