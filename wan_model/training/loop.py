@@ -51,8 +51,8 @@ def make_optimizers(model: nn.Module, recipe: Recipe) -> tuple[torch.optim.Optim
     """AdamW, and Muon for the matrices of the DiT's blocks where the recipe asks for it.
 
     A group's `scale` multiplies the stage's learning rate. Muon: Jordan et al. 2024, with updates as large as AdamW's.
-    It must not touch the text encoder: attention without 1 / sqrt(H) saturates under updates that large, and the DiT
-    stops listening (after 1,600 steps on images the validation loss at sigma 0.95 was 0.26; 0.13 can be had).
+    It spares the text encoder: with it, and AdamW at full rate, the validation loss at sigma 0.95 was 0.26 after 1,600
+    steps on images; without, and at 0.3 of the rate, 0.19 after 1,500. One run each, two changes at once.
     """
     matrices: list[nn.Parameter] = []
     text: list[nn.Parameter] = []
