@@ -6,6 +6,9 @@ from wan_kernels.ops.causal_conv3d.api import causal_conv3d
 from wan_kernels.ops.channel_rms_norm_silu.api import channel_rms_norm_silu
 from wan_kernels.ops.gate_residual.api import gate_residual
 from wan_kernels.ops.layer_norm_modulate.api import layer_norm_modulate
+from wan_kernels.ops.layer_norm_modulate_8bit.api import layer_norm_modulate_8bit
+from wan_kernels.ops.linear_8bit.api import linear_8bit, pack_linear_8bit
+from wan_kernels.ops.quantize_rows.api import quantize_rows
 from wan_kernels.ops.rms_norm.api import rms_norm
 from wan_kernels.ops.rms_norm_rope.api import rms_norm_rope
 
@@ -15,6 +18,10 @@ __all__ = [
     "channel_rms_norm_silu",
     "gate_residual",
     "layer_norm_modulate",
+    "layer_norm_modulate_8bit",
+    "linear_8bit",
+    "pack_linear_8bit",
+    "quantize_rows",
     "rms_norm",
     "rms_norm_rope",
     "use_backend",

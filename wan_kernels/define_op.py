@@ -32,18 +32,25 @@ PLAIN_DATA = frozenset((int, float, bool, list, type(None), torch.dtype))
 class Op:
     """A defined op: call it with every argument, positional, in schema order."""
 
-    def __init__(self, schema: str, reference: ModuleType, no_gradient: tuple[str, ...]) -> None:
+    def __init__(
+        self, schema: str, reference: ModuleType, no_gradient: tuple[str, ...], is_inference_only: bool
+    ) -> None:
         parsed = torch._C.parse_schema(f"wan_kernels::{schema}")
         self.name = parsed.name.removeprefix("wan_kernels::")
         self.reference = reference
         self.parameters = tuple(argument.name for argument in parsed.arguments)
         self.defaults = tuple(argument.default_value for argument in parsed.arguments)
         self.tensor_slots = tuple(i for i, each in enumerate(parsed.arguments) if _is_tensor(each.type))
-        self.differentiable = tuple(self.parameters[i] not in no_gradient for i in self.tensor_slots)
+        self.is_inference_only = is_inference_only
+        self.differentiable = tuple(
+            not is_inference_only and self.parameters[i] not in no_gradient for i in self.tensor_slots
+        )
         self.num_outputs = len(parsed.returns)
 
         _library.define(schema)
         self.overload = getattr(torch.ops.wan_kernels, self.name).default
+        if is_inference_only:
+            return
         _library.define(_backward_schema(self.name, schema))
         self.backward_overload = getattr(torch.ops.wan_kernels, f"{self.name}_backward").default
 
@@ -66,18 +73,27 @@ class Op:
         return tuple(args[i] for i in self.tensor_slots)
 
 
-def define_op(schema: str, reference: ModuleType, *, no_gradient: tuple[str, ...] = ()) -> Op:
+def define_op(
+    schema: str, reference: ModuleType, *, no_gradient: tuple[str, ...] = (), is_inference_only: bool = False
+) -> Op:
     """Define `wan_kernels::<op>` from its schema and its reference; check every backend of the op against it.
 
     reference: has forward(*args) and cost(*args), and backward(grads, inputs, outputs, needed) where the gradient by
     autograd of forward would waste work. It becomes the last backend. no_gradient: tensors that never get a gradient.
+    is_inference_only: there is no backward at all, and asking for one raises RuntimeError.
     """
-    op = Op(schema, reference, no_gradient)
-    backward = getattr(reference, "backward", None) or _backward_by_autograd(op)
+    op = Op(schema, reference, no_gradient, is_inference_only)
+    backward = None
+    if not is_inference_only:
+        backward = getattr(reference, "backward", None) or _backward_by_autograd(op)
     dispatch.register_backend(op.name, dispatch.REFERENCE, forward=reference.forward, backward=backward)
     dispatch.set_parameters(op.name, op.parameters)
     _implement_forward(op)
-    _implement_backward(op)
+    if is_inference_only:
+        _refuse_backward(op)
+    else:
+        _implement_autograd(op)
+        _implement_backward(op)
     OPS[op.name] = op
     return op
 
@@ -125,6 +141,18 @@ def _implement_forward(op: Op) -> None:
     def fake(*args: Any) -> Any:
         return op.reference.forward(*op.fill_defaults(args))
 
+    _library.impl(op.name, forward, "CompositeExplicitAutograd")
+    torch.library.register_fake(f"wan_kernels::{op.name}", fake, lib=_library)
+
+
+def _refuse_backward(op: Op) -> None:
+    def backward(ctx: Any, *grads: Tensor | None) -> tuple[Tensor | None, ...]:
+        raise RuntimeError(f"[{op.name}] must run without gradients: 8-bit ops have none; got a backward through it")
+
+    torch.library.register_autograd(f"wan_kernels::{op.name}", backward, lib=_library)
+
+
+def _implement_autograd(op: Op) -> None:
     def setup_context(ctx: Any, inputs: tuple[Any, ...], output: Any) -> None:
         ctx.set_materialize_grads(False)
         outputs = output if isinstance(output, tuple) else (output,)
@@ -148,8 +176,6 @@ def _implement_forward(op: Op) -> None:
                 gradients[slot] = next(found) if is_needed else None
         return tuple(gradients[:num_seen])
 
-    _library.impl(op.name, forward, "CompositeExplicitAutograd")
-    torch.library.register_fake(f"wan_kernels::{op.name}", fake, lib=_library)
     torch.library.register_autograd(f"wan_kernels::{op.name}", backward, setup_context=setup_context, lib=_library)
 
 

@@ -34,6 +34,8 @@ const char *dtype_name(int32_t dtype) {
     case WK_FLOAT64: return "float64";
     case WK_INT32: return "int32";
     case WK_INT64: return "int64";
+    case WK_INT8: return "int8";
+    case WK_FLOAT8_E4M3: return "float8_e4m3fn";
     default: return "an unknown dtype";
   }
 }
@@ -44,6 +46,8 @@ int64_t dtype_bytes(int32_t dtype) {
     case WK_FLOAT16: return 2;
     case WK_FLOAT64:
     case WK_INT64: return 8;
+    case WK_INT8:
+    case WK_FLOAT8_E4M3: return 1;
     default: return 4;
   }
 }
@@ -56,17 +60,50 @@ int64_t element_count(const wk_tensor &tensor) {
 
 bool is_activation_dtype(int32_t dtype) { return dtype == WK_FLOAT32 || dtype == WK_BFLOAT16 || dtype == WK_FLOAT16; }
 
-wk_status check_floating(const char *op, const char *name, const wk_tensor *tensor) {
+bool is_codes_dtype(int32_t dtype) { return dtype == WK_INT8 || dtype == WK_FLOAT8_E4M3; }
+
+namespace {
+
+wk_status check_memory(const char *op, const char *name, const wk_tensor *tensor) {
   WK_REQUIRE(tensor, "[%s] %s must be given, got NULL", op, name);
   WK_REQUIRE(tensor->ndim >= 1 && tensor->ndim <= WK_MAX_DIMS, "[%s] %s must have 1 to %d dimensions, got %d", op, name,
              WK_MAX_DIMS, tensor->ndim);
-  WK_REQUIRE(is_activation_dtype(tensor->dtype), "[%s] %s must be float32, bfloat16 or float16, got %s", op, name,
-             dtype_name(tensor->dtype));
   for (int32_t d = 0; d < tensor->ndim; ++d) {
     WK_REQUIRE(tensor->shape[d] >= 0, "[%s] %s must have no negative extent, got %s", op, name,
                shape_text(*tensor).text);
   }
   WK_REQUIRE(tensor->data || element_count(*tensor) == 0, "[%s] %s must have memory, got a null pointer", op, name);
+  return WK_OK;
+}
+
+}  // namespace
+
+wk_status check_floating(const char *op, const char *name, const wk_tensor *tensor) {
+  WK_TRY(check_memory(op, name, tensor));
+  WK_REQUIRE(is_activation_dtype(tensor->dtype), "[%s] %s must be float32, bfloat16 or float16, got %s", op, name,
+             dtype_name(tensor->dtype));
+  return WK_OK;
+}
+
+wk_status check_codes(const char *op, const char *name, const wk_tensor *tensor) {
+  WK_TRY(check_memory(op, name, tensor));
+  WK_REQUIRE(is_codes_dtype(tensor->dtype), "[%s] %s must be int8 or float8_e4m3fn, got %s", op, name,
+             dtype_name(tensor->dtype));
+  return WK_OK;
+}
+
+wk_status check_row_scales(const char *op, const char *name, const wk_tensor *scales, const wk_tensor &rows) {
+  WK_REQUIRE(scales, "[%s] %s must be given, got NULL", op, name);
+  WK_REQUIRE(scales->dtype == WK_FLOAT32, "[%s] %s must be float32, got %s", op, name, dtype_name(scales->dtype));
+  WK_TRY(check_shape(op, name, *scales, rows.ndim - 1, rows.shape));
+  if (element_count(*scales) == 0) return WK_OK;
+  int64_t stride = 1;
+  for (int32_t d = scales->ndim - 1; d >= 0; --d) {
+    WK_REQUIRE(scales->shape[d] <= 1 || scales->stride[d] == stride, "[%s] %s must be contiguous, got stride %lld", op,
+               name, static_cast<long long>(scales->stride[d]));
+    stride *= scales->shape[d];
+  }
+  WK_REQUIRE(scales->data, "[%s] %s must have memory, got a null pointer", op, name);
   return WK_OK;
 }
 

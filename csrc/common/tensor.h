@@ -16,14 +16,21 @@ struct bf16 {
 struct fp16 {
   uint16_t bits;
 };
+struct fp8 {  // e4m3, finite and NaN
+  uint8_t bits;
+};
 
 const char *dtype_name(int32_t dtype);
 int64_t dtype_bytes(int32_t dtype);
 int64_t element_count(const wk_tensor &tensor);
 bool is_activation_dtype(int32_t dtype);  // fp32, bf16, fp16
+bool is_codes_dtype(int32_t dtype);       // int8, fp8
 
 // Every check names the op and the argument, states the rule, and shows what came.
 wk_status check_floating(const char *op, const char *name, const wk_tensor *tensor);
+wk_status check_codes(const char *op, const char *name, const wk_tensor *tensor);
+// One contiguous fp32 number for each row of `rows`.
+wk_status check_row_scales(const char *op, const char *name, const wk_tensor *scales, const wk_tensor &rows);
 wk_status check_shape(const char *op, const char *name, const wk_tensor &tensor, int32_t ndim, const int64_t *shape);
 wk_status check_same_shape(const char *op, const char *name, const wk_tensor &tensor, const char *other_name,
                            const wk_tensor &other);

@@ -34,7 +34,7 @@ extern "C" {
 #endif
 
 /* Raised whenever a struct, a constant or a signature changes; compare with wk_abi_version(). */
-#define WK_ABI_VERSION 1
+#define WK_ABI_VERSION 2
 #define WK_VERSION_STRING "0.1.0"
 #define WK_MAX_DIMS 8
 
@@ -52,7 +52,9 @@ typedef enum wk_dtype {
   WK_FLOAT16 = 3,
   WK_FLOAT64 = 4, /* named so that it can be refused clearly: no kernel takes it */
   WK_INT32 = 5,
-  WK_INT64 = 6
+  WK_INT64 = 6,
+  WK_INT8 = 7,
+  WK_FLOAT8_E4M3 = 8 /* finite and NaN, no infinity; largest 448 */
 } wk_dtype;
 
 typedef enum wk_device { WK_CPU = 1, WK_CUDA = 2 } wk_device;
@@ -134,6 +136,13 @@ WK_API wk_status wk_layer_norm_modulate_backward(const wk_tensor *grad_x, const 
                                                  const wk_tensor *weight, const wk_tensor *bias, const wk_tensor *index,
                                                  double eps, void *stream);
 
+/* The same, each row of the result quantised as wk_quantize_rows does: out [B, L, D] WK_INT8 or WK_FLOAT8_E4M3,
+ * out_scale [B, L] fp32, contiguous.
+ * Numerics: one rounding, to the code. CPU only. */
+WK_API wk_status wk_layer_norm_modulate_8bit(const wk_tensor *out, const wk_tensor *out_scale, const wk_tensor *x,
+                                             const wk_tensor *scale, const wk_tensor *shift, const wk_tensor *weight,
+                                             const wk_tensor *bias, const wk_tensor *index, double eps, void *stream);
+
 /* ---- gate_residual ---------------------------------------------------------------------------------------------- */
 
 /* out = x + y * gate[row]
@@ -185,6 +194,37 @@ WK_API wk_status wk_channel_rms_norm_silu(const wk_tensor *out, const wk_tensor 
 WK_API wk_status wk_channel_rms_norm_silu_backward(const wk_tensor *grad_x, const wk_tensor *grad_weight,
                                                    const wk_tensor *grad_out, const wk_tensor *x,
                                                    const wk_tensor *weight, int32_t apply_silu, void *stream);
+
+/* ---- quantize_rows ---------------------------------------------------------------------------------------------- */
+
+/* scale = max(amax, limit * 2^-126) / limit, out = round(x / scale), amax over the last dimension.
+ *
+ * x          [..., D] fp32, bf16 or fp16. out [..., D] WK_INT8 (limit 127) or WK_FLOAT8_E4M3 (limit 448).
+ * out_scale  [...] fp32, contiguous.
+ * Numerics: fp32, x multiplied by 1 / scale, one rounding, ties to even. A row that holds a NaN or an infinity has
+ * codes 0 and that as its scale. CPU only. */
+WK_API wk_status wk_quantize_rows(const wk_tensor *out, const wk_tensor *out_scale, const wk_tensor *x, void *stream);
+
+/* ---- linear_8bit ------------------------------------------------------------------------------------------------ */
+
+/* y = (x weight^T) * x_scale * weight_scale + bias, then gelu(y) in its tanh form, or residual + y * gate[row]
+ *
+ * x          [..., K] WK_INT8, K <= 65536. x_scale [...] fp32, contiguous.
+ * weight     [ceil(N / 16), ceil(K / 4), 16, 4] WK_INT8, contiguous: what wk_pack_linear_8bit makes of [N, K], once.
+ * weight_scale [N]. bias [N] or NULL.
+ * out        [..., N] fp32, bf16 or fp16, out_scale NULL; or WK_INT8 or WK_FLOAT8_E4M3 with out_scale [...] fp32,
+ *            contiguous: each row quantised as wk_quantize_rows does. out may be residual itself.
+ * residual   [..., N] of out's dtype, or NULL; not with apply_gelu.
+ * gate       [B, R, N], or NULL for a gate of 1; needs a residual and x [B, L, K]. index as in wk_layer_norm_modulate.
+ * Numerics: products summed exactly in int32, the rest in fp32, one rounding. CPU only. */
+WK_API wk_status wk_linear_8bit(const wk_tensor *out, const wk_tensor *out_scale, const wk_tensor *x,
+                                const wk_tensor *x_scale, const wk_tensor *weight, const wk_tensor *weight_scale,
+                                const wk_tensor *bias, const wk_tensor *residual, const wk_tensor *gate,
+                                const wk_tensor *index, int32_t apply_gelu, void *stream);
+
+/* The layout that wk_linear_8bit reads: out[n / 16, k / 4, n % 16, k % 4] = weight[n, k], zeros elsewhere.
+ * weight [N, K] WK_INT8. CPU only. */
+WK_API wk_status wk_pack_linear_8bit(const wk_tensor *out, const wk_tensor *weight);
 
 #ifdef __cplusplus
 }

@@ -69,11 +69,12 @@ inline void attach(const pybind11::type &type) {
 }
 
 inline int32_t dtype_of(DataType type) {
-  constexpr uint8_t kInt = 0, kFloat = 2, kBfloat = 4;
+  constexpr uint8_t kInt = 0, kFloat = 2, kBfloat = 4, kFloat8E4m3fn = 10;
   if (type.code == kFloat)
     return type.bits == 32 ? WK_FLOAT32 : type.bits == 16 ? WK_FLOAT16 : type.bits == 64 ? WK_FLOAT64 : 0;
   if (type.code == kBfloat) return type.bits == 16 ? WK_BFLOAT16 : 0;
-  if (type.code == kInt) return type.bits == 32 ? WK_INT32 : type.bits == 64 ? WK_INT64 : 0;
+  if (type.code == kInt) return type.bits == 32 ? WK_INT32 : type.bits == 64 ? WK_INT64 : type.bits == 8 ? WK_INT8 : 0;
+  if (type.code == kFloat8E4m3fn) return WK_FLOAT8_E4M3;
   return 0;
 }
 

@@ -101,6 +101,38 @@ void register_layer_norm_modulate(py::module_ &m) {
         });
 }
 
+void register_8bit(py::module_ &m) {
+  m.def("quantize_rows", [](const Object &out, const Object &out_scale, const Object &x) {
+    const Argument a_out(out), a_out_scale(out_scale), a_x(x);
+    run(a_x, [&](void *stream) { return wk_quantize_rows(a_out.get(), a_out_scale.get(), a_x.get(), stream); });
+  });
+  m.def("pack_linear_8bit", [](const Object &out, const Object &weight) {
+    const Argument a_out(out), a_weight(weight);
+    run(a_weight, [&](void *) { return wk_pack_linear_8bit(a_out.get(), a_weight.get()); });
+  });
+  m.def("layer_norm_modulate_8bit",
+        [](const Object &out, const Object &out_scale, const Object &x, const Object &scale, const Object &shift,
+           const Object &weight, const Object &bias, const Object &index, double eps) {
+          const Argument a_out(out), a_out_scale(out_scale), a_x(x), a_scale(scale), a_shift(shift), a_weight(weight),
+              a_bias(bias), a_index(index);
+          run(a_x, [&](void *stream) {
+            return wk_layer_norm_modulate_8bit(a_out.get(), a_out_scale.get(), a_x.get(), a_scale.get(), a_shift.get(),
+                                               a_weight.get(), a_bias.get(), a_index.get(), eps, stream);
+          });
+        });
+  m.def("linear_8bit", [](const Object &out, const Object &out_scale, const Object &x, const Object &x_scale,
+                          const Object &weight, const Object &weight_scale, const Object &bias, const Object &residual,
+                          const Object &gate, const Object &index, bool apply_gelu) {
+    const Argument a_out(out), a_out_scale(out_scale), a_x(x), a_x_scale(x_scale), a_weight(weight),
+        a_weight_scale(weight_scale), a_bias(bias), a_residual(residual), a_gate(gate), a_index(index);
+    run(a_x, [&](void *stream) {
+      return wk_linear_8bit(a_out.get(), a_out_scale.get(), a_x.get(), a_x_scale.get(), a_weight.get(),
+                            a_weight_scale.get(), a_bias.get(), a_residual.get(), a_gate.get(), a_index.get(),
+                            apply_gelu, stream);
+    });
+  });
+}
+
 void register_gate_residual(py::module_ &m) {
   m.def("gate_residual",
         [](const Object &out, const Object &x, const Object &y, const Object &gate, const Object &index) {
@@ -175,6 +207,7 @@ PYBIND11_MODULE(_native, m) {
   m.def("set_num_threads", &wk_set_num_threads);
   register_rms_norm(m);
   register_layer_norm_modulate(m);
+  register_8bit(m);
   register_gate_residual(m);
   register_rms_norm_rope(m);
   register_channel_rms_norm_silu(m);

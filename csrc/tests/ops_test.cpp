@@ -272,6 +272,91 @@ void test_channel_rms_norm_silu(int32_t dtype, bool is_rows, bool has_silu) {
   EXPECT_NEAR(got, wanted, tolerance(dtype));
 }
 
+// Codes that own exactly their bytes.
+struct Codes {
+  explicit Codes(std::vector<int64_t> shape, int32_t dtype = WK_INT8, int first = -64)
+      : bytes(static_cast<size_t>(product(shape))) {
+    for (size_t i = 0; i < bytes.size(); ++i) bytes[i] = static_cast<int8_t>(first + static_cast<int>(i * 37 % 120));
+    view = wk_contiguous(bytes.data(), dtype, static_cast<int32_t>(shape.size()), shape.data());
+  }
+  std::vector<int8_t> bytes;
+  wk_tensor view;
+};
+
+void test_quantize_rows() {
+  for (int32_t dtype : kDtypes) {
+    for (int64_t width : {1, 2, 7, 16, 31, 67}) {
+      const Tensor x({5, width}, dtype, numbers(5 * width, 7)), scale({5}, WK_FLOAT32);
+      Codes codes({5, width});
+      EXPECT_OK(wk_quantize_rows(&codes.view, &scale.view, &x.view, nullptr));
+      const Values values = x.values(), scales = scale.values();
+      for (size_t i = 0; i < values.size(); ++i) {
+        const double row_scale = scales[i / static_cast<size_t>(width)];
+        EXPECT(std::fabs(codes.bytes[i] * row_scale - values[i]) <= 0.5001 * row_scale);
+      }
+      Codes narrow({5, width}, WK_FLOAT8_E4M3);
+      EXPECT_OK(wk_quantize_rows(&narrow.view, &scale.view, &x.view, nullptr));
+    }
+  }
+}
+
+Values multiply(const Codes &x, const Codes &weight, size_t width) {
+  const size_t rows = x.bytes.size() / width, columns = weight.bytes.size() / width;
+  Values sums(rows * columns);
+  for (size_t i = 0; i < sums.size(); ++i) {
+    const int8_t *row = &x.bytes[i / columns * width], *column = &weight.bytes[i % columns * width];
+    for (size_t k = 0; k < width; ++k) sums[i] += row[k] * column[k];
+  }
+  return sums;
+}
+
+void test_linear_8bit() {
+  for (int64_t width : {1, 4, 7, 64, 67}) {
+    for (int64_t columns : {1, 16, 19, 61}) {
+      constexpr int64_t kRows = 11;
+      const Codes x({1, kRows, width}), weight({columns, width}, WK_INT8, -60);
+      Codes packed({(columns + 15) / 16, (width + 3) / 4, 16, 4});
+      EXPECT_OK(wk_pack_linear_8bit(&packed.view, &weight.view));
+      const Tensor x_scale({1, kRows}, WK_FLOAT32, numbers(kRows, 1)),
+          weight_scale({columns}, WK_FLOAT32, numbers(columns, 2)), bias({columns}, WK_FLOAT32, numbers(columns, 3));
+      const Tensor residual({1, kRows, columns}, WK_FLOAT32, numbers(kRows * columns, 4)),
+          gate({1, 1, columns}, WK_FLOAT32, numbers(columns, 5));
+      Values y = multiply(x, weight, static_cast<size_t>(width)), added(y.size());
+      for (size_t i = 0; i < y.size(); ++i) {
+        const size_t row = i / static_cast<size_t>(columns), column = i % static_cast<size_t>(columns);
+        y[i] = y[i] * x_scale.values()[row] * weight_scale.values()[column] + bias.values()[column];
+        added[i] = residual.values()[i] + y[i] * gate.values()[column];
+      }
+      const Tensor out({1, kRows, columns}, WK_FLOAT32);
+      EXPECT_OK(wk_linear_8bit(&out.view, nullptr, &x.view, &x_scale.view, &packed.view, &weight_scale.view, &bias.view,
+                               nullptr, nullptr, nullptr, 0, nullptr));
+      EXPECT_NEAR(out.values(), y, 1e-5);
+      EXPECT_OK(wk_linear_8bit(&out.view, nullptr, &x.view, &x_scale.view, &packed.view, &weight_scale.view, &bias.view,
+                               &residual.view, &gate.view, nullptr, 0, nullptr));
+      EXPECT_NEAR(out.values(), added, 1e-5);
+      Codes codes({1, kRows, columns});
+      const Tensor scales({1, kRows}, WK_FLOAT32);
+      EXPECT_OK(wk_linear_8bit(&codes.view, &scales.view, &x.view, &x_scale.view, &packed.view, &weight_scale.view,
+                               &bias.view, nullptr, nullptr, nullptr, 1, nullptr));
+      EXPECT_REFUSED(wk_linear_8bit(&out.view, nullptr, &x.view, &x_scale.view, &weight.view, &weight_scale.view,
+                                    &bias.view, nullptr, nullptr, nullptr, 0, nullptr),
+                     WK_ERROR_INVALID_ARGUMENT, "weight must have shape");
+    }
+  }
+}
+
+void test_layer_norm_modulate_8bit() {
+  const Tensor x({2, 3, 37}, WK_FLOAT32, numbers(222, 8)), out({2, 3, 37}, WK_FLOAT32), scales({2, 3}, WK_FLOAT32);
+  Codes codes({2, 3, 37});
+  EXPECT_OK(wk_layer_norm_modulate(&out.view, &x.view, nullptr, nullptr, nullptr, nullptr, nullptr, kEps, nullptr));
+  EXPECT_OK(wk_layer_norm_modulate_8bit(&codes.view, &scales.view, &x.view, nullptr, nullptr, nullptr, nullptr, nullptr,
+                                        kEps, nullptr));
+  const Values wanted = out.values(), row_scales = scales.values();
+  for (size_t i = 0; i < wanted.size(); ++i) {
+    EXPECT(std::fabs(codes.bytes[i] * row_scales[i / 37] - wanted[i]) <= 0.501 * row_scales[i / 37]);
+  }
+}
+
 void test_empty() {
   const Tensor x({0, 4}, WK_FLOAT32), weight({4}, WK_FLOAT32, numbers(4, 1)), grad_weight({4}, WK_FLOAT32);
   EXPECT_OK(wk_rms_norm(&x.view, &x.view, &weight.view, kEps, nullptr));
@@ -379,6 +464,9 @@ int main(int argc, char **argv) {
   for (int32_t dtype : kDtypes) {
     for (int variant = 0; variant < 4; ++variant) test_channel_rms_norm_silu(dtype, variant & 1, variant & 2);
   }
+  test_quantize_rows();
+  test_layer_norm_modulate_8bit();
+  test_linear_8bit();
   test_empty();
   test_refusals();
   std::printf("ran on %s with %s\n", isa, wk_build_info());

@@ -31,6 +31,23 @@ for dtype, allowed in ((torch.float32, 1e-5), (torch.bfloat16, 2e-2), (torch.flo
             wanted = call().double()
         error = (got.double() - wanted).abs().max() / wanted.abs().max()
         worst = max(worst, error.item() / allowed)
+q, scale = wan_kernels.quantize_rows(torch.randn(19, 77))
+weight, weight_scale = wan_kernels.quantize_rows(torch.randn(61, 77))
+codes = lambda: wan_kernels.linear_8bit(q, scale, weight, weight_scale, out_dtype=torch.int8, gelu=True)
+exact = lambda: wan_kernels.linear_8bit(q, scale, weight, weight_scale, out_dtype=torch.float32)
+for call, allowed in ((codes, 1.5), (exact, 1e-6)):
+    with dispatch.use_backend("cpu"):
+        got = call()
+    with dispatch.use_backend("reference"):
+        wanted = call()
+    error = (got[0].double() - wanted[0].double()).abs().max() / (1 if call is codes else wanted.abs().max())
+    worst = max(worst, error.item() / allowed)
+for dtype in (torch.int8, torch.float8_e4m3fn):
+    with dispatch.use_backend("cpu"):
+        got = wan_kernels.quantize_rows(torch.linspace(-3, 5, 1003), dtype)[0]
+    with dispatch.use_backend("reference"):
+        wanted = wan_kernels.quantize_rows(torch.linspace(-3, 5, 1003), dtype)[0]
+    worst = max(worst, float((got.double() != wanted.double()).sum() > 2))
 print(native.library().cpu_isa(), worst)
 """
 

@@ -44,8 +44,10 @@ def test_conforms(op: str, case: Case, backend: str, dtype: str, device: str, no
 @pytest.mark.parametrize(("op", "case"), [pytest.param(op, case, id=f"{op}-{case.name}") for op, case in EVERY])
 def test_same_inputs_each_time(op: str, case: Case) -> None:
     for first, second in zip(case.args(torch.float32), case.args(torch.float32), strict=True):
-        same = torch.equal(first, second) if isinstance(first, torch.Tensor) else first == second
-        assert same
+        if isinstance(first, torch.Tensor):
+            torch.testing.assert_close(first, second, rtol=0, atol=0, equal_nan=True)
+        else:
+            assert first == second
 
 
 @pytest.mark.parametrize("op", sorted(OPS))

@@ -7,6 +7,7 @@ from torch import Tensor
 
 FLOATING = (torch.float32, torch.bfloat16, torch.float16, torch.float64)
 INTEGERS = (torch.int32, torch.int64)
+CODES = (torch.int8, torch.float8_e4m3fn)
 
 
 def check_tensor(op: str, name: str, value: Tensor, dtypes: Sequence[torch.dtype] = FLOATING) -> None:
@@ -65,6 +66,41 @@ def check_modulation(op: str, name: str, rows: Tensor, x: Tensor, index: Tensor 
         return
     check_tensor(op, "index", index, INTEGERS)
     check_shape(op, "index", index, x.shape[:2])
+
+
+def check_layer_norm_modulate(
+    op: str,
+    x: Tensor,
+    scale: Tensor | None,
+    shift: Tensor | None,
+    weight: Tensor | None,
+    bias: Tensor | None,
+    index: Tensor | None,
+    eps: float,
+) -> None:
+    """What every form of layer_norm_modulate asks of its inputs."""
+    check_tensor(op, "x", x)
+    check_dim(op, "x", x, 3, "[B, L, D]")
+    check_pair(op, "scale and shift", scale, shift)
+    check_pair(op, "weight and bias", weight, bias)
+    if scale is not None and shift is not None:
+        check_modulation(op, "scale", scale, x, index)
+        check_modulation(op, "shift", shift, x, index)
+        check_shape(op, "shift", shift, scale.shape)
+    elif index is not None:
+        raise ValueError(f"[{op}] index must come with scale and shift, got it alone")
+    if weight is not None and bias is not None:
+        for name, value in (("weight", weight), ("bias", bias)):
+            check_tensor(op, name, value)
+            check_shape(op, name, value, x.shape[2:])
+    check_same_device(op, x=x, scale=scale, shift=shift, weight=weight, bias=bias, index=index)
+    check_positive(op, "eps", eps)
+
+
+def check_codes_dtype(op: str, name: str, dtype: torch.dtype) -> None:
+    """An 8-bit format; TypeError otherwise."""
+    if dtype not in CODES:
+        raise TypeError(f"[{op}] {name} must be one of {', '.join(map(short, CODES))}, got {dtype}")
 
 
 def check_positive(op: str, name: str, value: float) -> None:

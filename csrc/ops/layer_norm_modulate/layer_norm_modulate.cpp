@@ -22,9 +22,8 @@ struct Parameters {
   FloatVector weight, bias;
 };
 
-wk_status check(const Arguments &arguments, const wk_tensor *out, const char *out_name) {
+wk_status check_inputs(const Arguments &arguments, const wk_tensor *out, const char *out_name) {
   WK_TRY(check_floating(kOp, "x", arguments.x));
-  WK_TRY(check_floating(kOp, out_name, out));
   WK_REQUIRE(arguments.x->ndim == 3, "[%s] x must have 3 dimensions, got %d", kOp, arguments.x->ndim);
   WK_TRY(check_same_shape(kOp, out_name, *out, "x", *arguments.x));
   WK_REQUIRE(!arguments.scale == !arguments.shift, "[%s] scale and shift must come together, got one of them", kOp);
@@ -33,6 +32,11 @@ wk_status check(const Arguments &arguments, const wk_tensor *out, const char *ou
              arguments.scale->ndim);
   return require_all_cpu(
       kOp, {arguments.x, out, arguments.scale, arguments.shift, arguments.weight, arguments.bias, arguments.index});
+}
+
+wk_status check(const Arguments &arguments, const wk_tensor *out, const char *out_name) {
+  WK_TRY(check_floating(kOp, out_name, out));
+  return check_inputs(arguments, out, out_name);
 }
 
 wk_status read_inputs(const Arguments &arguments, Parameters *parameters, LayerNormModulateInputs *in) {
@@ -135,6 +139,33 @@ extern "C" wk_status wk_layer_norm_modulate(const wk_tensor *out, const wk_tenso
   prefer_huge_pages(out);
   parallel_for(call.out.count, rows_per_piece(call.out.width),
                [&](int64_t begin, int64_t end) { kernels->forward(call, begin, end); });
+  return WK_OK;
+}
+
+extern "C" wk_status wk_layer_norm_modulate_8bit(const wk_tensor *out, const wk_tensor *out_scale, const wk_tensor *x,
+                                                 const wk_tensor *scale, const wk_tensor *shift,
+                                                 const wk_tensor *weight, const wk_tensor *bias, const wk_tensor *index,
+                                                 double eps, void * /*stream*/) {
+  const Arguments arguments = {x, scale, shift, weight, bias, index, eps};
+  WK_TRY(check_codes(kOp, "out", out));
+  WK_TRY(check_inputs(arguments, out, "out"));
+  WK_TRY(check_row_scales(kOp, "out_scale", out_scale, *out));
+  WK_TRY(require_all_cpu(kOp, {out_scale}));
+  const LayerNormModulateKernels *kernels;
+  WK_TRY(select_layer_norm_modulate_kernels(&kernels));
+  Parameters parameters;
+  LayerNormModulate8bit call;
+  WK_TRY(read_inputs(arguments, &parameters, &call.in));
+  WK_TRY(fold_rows(kOp, "out", *out, &call.out));
+  call.shift = parameters.shift.rows();
+  call.out_scale = static_cast<float *>(out_scale->data);
+  const int64_t width = call.out.width;
+  FloatBuffer rows;
+  WK_TRY(rows.allocate(kOp, num_threads() * width));
+  prefer_huge_pages(out);
+  parallel_for_threads(call.out.count, rows_per_piece(width), [&](int64_t begin, int64_t end, int32_t thread) {
+    kernels->forward_8bit(call, begin, end, rows.data() + thread * width);
+  });
   return WK_OK;
 }
 

@@ -22,6 +22,13 @@ struct LayerNormModulateForward {
   Rows out;
 };
 
+struct LayerNormModulate8bit {
+  LayerNormModulateInputs in;
+  Rows shift;
+  Rows out;  // codes
+  float *out_scale;
+};
+
 struct LayerNormModulateBackward {
   LayerNormModulateInputs in;
   Rows grad_out;
@@ -39,6 +46,8 @@ struct LayerNormModulateSums {
 struct LayerNormModulateKernels {
   // Tokens [begin, end) of all B * L.
   void (*forward)(const LayerNormModulateForward &call, int64_t begin, int64_t end);
+  // The same with codes and scales for a result; `row` is memory for D floats.
+  void (*forward_8bit)(const LayerNormModulate8bit &call, int64_t begin, int64_t end, float *row);
   // Tokens [begin, end) of one sample; adds their share to the sums. `row` is memory for D floats.
   void (*backward)(const LayerNormModulateBackward &call, int64_t sample, int64_t begin, int64_t end,
                    const LayerNormModulateSums &sums, float *row);

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 // A row comes from memory once and is read again from the first cache: mean, variance about it, result.
-#include "common/cpu/vec.h"
+#include "common/cpu/codes.h"
 #include "ops/layer_norm_modulate/layer_norm_modulate_cpu.h"
 
 namespace wk {
@@ -27,15 +27,34 @@ int64_t table_row(const LayerNormModulateInputs &in, int64_t sample, int64_t tok
   return sample * in.index.num_rows + lookup(in.index, sample, token);
 }
 
-template <class Out, class T>
-void forward_row(Out *out, const T *x, const float *scale, const float *shift, const LayerNormModulateInputs &in) {
+// Calls take(i, value, extent) with each vector of the result.
+template <class T, class Take>
+WK_INLINE void each_result(const T *x, const float *scale, const float *shift, const LayerNormModulateInputs &in,
+                           const Take &take) {
   const float *weight = in.weight, *bias = in.bias;
   const Statistics stats = statistics(x, in.x.width, in.eps);
   for_each_vector(in.x.width, [&](int64_t i, auto extent) {
     const Floats normal = (load(x + i, extent) - splat(stats.mean)) * splat(stats.scale);
     const Floats affine = normal * load(weight + i, extent) + load(bias + i, extent);
-    store(out + i, affine * (splat(1.0f) + load(scale + i, extent)) + load(shift + i, extent), extent);
+    take(i, affine * (splat(1.0f) + load(scale + i, extent)) + load(shift + i, extent), extent);
   });
+}
+
+template <class Out, class T>
+void forward_row(Out *out, const T *x, const float *scale, const float *shift, const LayerNormModulateInputs &in) {
+  each_result(x, scale, shift, in, [&](int64_t i, Floats value, auto extent) { store(out + i, value, extent); });
+}
+
+// The result's largest size; the result itself goes to `row`.
+template <class T>
+float forward_row_and_size(float *row, const T *x, const float *scale, const float *shift,
+                           const LayerNormModulateInputs &in) {
+  Words sizes = {};
+  each_result(x, scale, shift, in, [&](int64_t i, Floats value, auto extent) {
+    store(row + i, value, extent);
+    sizes = larger(sizes, size_bits(kept(value, extent)));
+  });
+  return largest(sizes);
 }
 
 // With n the normalised row and g the gradient of n: grad_x = r * (g - mean(g) - n * mean(g * n)).
@@ -95,6 +114,23 @@ void forward(const LayerNormModulateForward &call, int64_t begin, int64_t end) {
   });
 }
 
+void forward_8bit(const LayerNormModulate8bit &call, int64_t begin, int64_t end, float *row) {
+  const LayerNormModulateInputs &in = call.in;
+  with_dtype(in.x.dtype, [&](auto x_type) {
+    with_codes(call.out.dtype, [&](auto code) {
+      for (int64_t token = begin; token < end; ++token) {
+        const int64_t table = table_row(in, token / in.length, token % in.length);
+        const float size =
+            forward_row_and_size(row, row_at<const decltype(x_type)>(in.x, token), row_at<const float>(in.scale, table),
+                                 row_at<const float>(call.shift, table), in);
+        const float scale = scale_for(size, limit_of(code));
+        call.out_scale[token] = scale;
+        encode_row(row_at<decltype(code)>(call.out, token), row, scale, in.x.width);
+      }
+    });
+  });
+}
+
 template <class T, class Out>
 void backward_tokens(const LayerNormModulateBackward &call, int64_t sample, int64_t begin, int64_t end,
                      const LayerNormModulateSums &sums, float *grad_normal) {
@@ -131,7 +167,7 @@ void backward(const LayerNormModulateBackward &call, int64_t sample, int64_t beg
 
 }  // namespace
 
-extern const LayerNormModulateKernels layer_norm_modulate_kernels = {forward, backward};
+extern const LayerNormModulateKernels layer_norm_modulate_kernels = {forward, forward_8bit, backward};
 
 }  // namespace WK_ISA
 }  // namespace wk

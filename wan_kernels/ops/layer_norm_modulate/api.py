@@ -3,17 +3,7 @@
 import torch
 from torch import Tensor
 
-from wan_kernels.common.checks import (
-    FLOATING,
-    check_dim,
-    check_modulation,
-    check_pair,
-    check_positive,
-    check_same_device,
-    check_shape,
-    check_tensor,
-    short,
-)
+from wan_kernels.common.checks import FLOATING, check_layer_norm_modulate, short
 from wan_kernels.define_op import define_op
 from wan_kernels.ops.layer_norm_modulate import reference
 
@@ -47,22 +37,7 @@ def layer_norm_modulate(
     Raises: TypeError for a dtype, ValueError for a shape, device, eps or half a pair.
     Source: adaLN, arXiv 2212.09748, section 3.2; float32 as Wan2.1 at 9737cba, modules/model.py, WanAttentionBlock.
     """
-    check_tensor(NAME, "x", x)
-    check_dim(NAME, "x", x, 3, "[B, L, D]")
-    check_pair(NAME, "scale and shift", scale, shift)
-    check_pair(NAME, "weight and bias", weight, bias)
-    if scale is not None and shift is not None:
-        check_modulation(NAME, "scale", scale, x, index)
-        check_modulation(NAME, "shift", shift, x, index)
-        check_shape(NAME, "shift", shift, scale.shape)
-    elif index is not None:
-        raise ValueError(f"[{NAME}] index must come with scale and shift, got it alone")
-    if weight is not None and bias is not None:
-        for name, value in (("weight", weight), ("bias", bias)):
-            check_tensor(NAME, name, value)
-            check_shape(NAME, name, value, x.shape[2:])
-    check_same_device(NAME, x=x, scale=scale, shift=shift, weight=weight, bias=bias, index=index)
-    check_positive(NAME, "eps", eps)
+    check_layer_norm_modulate(NAME, x, scale, shift, weight, bias, index, eps)
     if out_dtype is not None and out_dtype not in FLOATING:
         raise TypeError(f"[{NAME}] out_dtype must be one of {', '.join(map(short, FLOATING))}, got {out_dtype}")
     return OP(x, scale, shift, weight, bias, index, float(eps), out_dtype)

@@ -1,0 +1,112 @@
+// SPDX-License-Identifier: Apache-2.0
+// 8-bit codes: how a row of floats becomes int8 or fp8 (e4m3), with one scale.
+#pragma once
+#include "common/cpu/vec.h"
+
+namespace wk {
+namespace WK_ISA {
+
+typedef uint8_t Bytes __attribute__((vector_size(kLanes)));
+
+WK_INLINE float limit_of(int8_t) { return 127.0f; }
+WK_INLINE float limit_of(fp8) { return 448.0f; }
+
+// The low byte of each word.
+#if WK_X86_INTRINSICS && defined(__AVX512F__)
+WK_INLINE Bytes low_bytes(Words words) { return (Bytes)_mm512_maskz_cvtepi32_epi8(0xffff, (__m512i)words); }
+#elif WK_X86_INTRINSICS && defined(__AVX2__)
+WK_INLINE Bytes low_bytes(Words words) {
+  const __m256i bytes = (__m256i)(words & 0xffu);
+  const __m128i halves = _mm_packus_epi32(_mm256_castsi256_si128(bytes), _mm256_extracti128_si256(bytes, 1));
+  const __m128i packed = _mm_packus_epi16(halves, halves);
+  Bytes result;
+  __builtin_memcpy(&result, &packed, sizeof result);
+  return result;
+}
+#else
+WK_INLINE Bytes low_bytes(Words words) { return __builtin_convertvector(words & 0xffu, Bytes); }
+#endif
+
+// Adding 1.5 * 2^23 rounds to an integer, ties to even, and leaves it in the low mantissa bits.
+WK_INLINE Bytes encode(Floats value, int8_t) { return low_bytes((Words)(value + splat(12582912.0f))); }
+
+// Adding 2^(e+20) leaves fp32 with the ulp that e4m3 has at exponent e (at least -6, the subnormals'), so the sum
+// rounds as e4m3 would; then one fp32 product moves the exponent bias.
+WK_INLINE Bytes encode(Floats value, fp8) {
+  const Words sign = (Words)value & 0x80000000u;
+  const Floats size = (Floats)((Words)value ^ sign);
+  const Words exponent = (Words)size & 0x7f800000u;
+  const Words floor_exponent = Words{} + 0x3c800000u;
+  const Words used = select((Masks)(exponent < floor_exponent), floor_exponent, exponent);
+  const Floats magic = (Floats)(used + (20u << 23));
+  const Floats rounded = (size + magic) - magic;
+  return low_bytes(((Words)(rounded * splat(0x1p-120f)) >> 20) | (sign >> 24));
+}
+
+template <class Code>
+WK_INLINE void store_codes(Code *to, Bytes codes, Whole) {
+  __builtin_memcpy(to, &codes, sizeof codes);
+}
+template <class Code>
+inline void store_codes(Code *to, Bytes codes, Part part) {
+  __builtin_memcpy(to, &codes, static_cast<size_t>(part.count));
+}
+
+// Sizes are compared as integers: their order is that of the numbers, and a NaN is the largest of all.
+WK_INLINE Words size_bits(Floats value) { return (Words)value & 0x7fffffffu; }
+
+#if WK_X86_INTRINSICS && defined(__AVX512F__)
+WK_INLINE Words larger(Words a, Words b) { return (Words)_mm512_maskz_max_epu32(0xffff, (__m512i)a, (__m512i)b); }
+#elif WK_X86_INTRINSICS && defined(__AVX2__)
+WK_INLINE Words larger(Words a, Words b) { return (Words)_mm256_max_epu32((__m256i)a, (__m256i)b); }
+#else
+WK_INLINE Words larger(Words a, Words b) { return select((Masks)((Masks)a > (Masks)b), a, b); }
+#endif
+
+inline float largest(Words sizes) {
+  uint32_t result = 0;
+  for (int i = 0; i < kLanes; ++i) result = sizes[i] > result ? sizes[i] : result;
+  float value;
+  __builtin_memcpy(&value, &result, sizeof value);
+  return value;
+}
+
+// max |x| of a row; NaN if it holds one.
+template <class T>
+float largest_size(const T *x, int64_t width) {
+  Words sizes[2] = {};
+  int64_t i = 0;
+  for (; i + 2 * kLanes <= width; i += 2 * kLanes) {
+    sizes[0] = larger(sizes[0], size_bits(load(x + i, Whole{})));
+    sizes[1] = larger(sizes[1], size_bits(load(x + i + kLanes, Whole{})));
+  }
+  for_each_vector(width - i,
+                  [&](int64_t k, auto extent) { sizes[0] = larger(sizes[0], size_bits(load(x + i + k, extent))); });
+  return largest(larger(sizes[0], sizes[1]));
+}
+
+// The scale of a row whose largest size is `size`. Its floor keeps 1 / scale finite; NaN and infinity stay.
+WK_INLINE float scale_for(float size, float limit) {
+  const float least = limit * 0x1p-126f;
+  return (size < least ? least : size) / limit;
+}
+
+// Codes of a row under its scale. What a scale that is not finite leaves of the row is 0 or NaN, and becomes 0.
+template <class Code, class T>
+void encode_row(Code *codes, const T *x, float scale, int64_t width) {
+  const Floats inverse = splat(1.0f / scale);
+  for_each_vector(width, [&](int64_t i, auto extent) {
+    const Floats value = load(x + i, extent) * inverse;
+    store_codes(codes + i, encode(select(value == value, value, zeros()), Code{}), extent);
+  });
+}
+
+// Calls body with a value of the code type that `dtype` names.
+template <class Body>
+WK_INLINE void with_codes(int32_t dtype, const Body &body) {
+  if (dtype == WK_INT8) return body(int8_t{});
+  return body(fp8{});
+}
+
+}  // namespace WK_ISA
+}  // namespace wk

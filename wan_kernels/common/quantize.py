@@ -1,0 +1,27 @@
+"""Row-wise 8-bit quantisation: the one formula that every room with a quantised output states and every kernel keeps.
+
+    scale = max(amax, limit * 2^-126) / limit        amax = max |y| over the row, limit = 127 or 448
+    q = round(clamp(y * (1 / scale), -limit, limit))
+
+The floor keeps 1 / scale finite, so that a row of zeros needs no branch: its codes are 0. A row that holds a NaN or an
+infinity has a scale that is not finite and codes 0, so that what is made of it is NaN.
+"""
+
+import torch
+from torch import Tensor
+
+LIMITS = {torch.int8: 127.0, torch.float8_e4m3fn: 448.0}
+SMALLEST_NORMAL = 2.0**-126
+
+
+def quantize(y: Tensor, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
+    """Codes of y's shape in `dtype`, contiguous, and the scale of each row, y.shape[:-1], in y's (float) dtype.
+
+    Rounding is to nearest, ties to even: on integers for int8, on the format's grid for float8_e4m3fn.
+    """
+    limit = LIMITS[dtype]
+    amax = y.abs().amax(-1) if y.shape[-1] else y.new_zeros(y.shape[:-1])
+    scale = amax.clamp_min(limit * SMALLEST_NORMAL) / limit
+    values = (y * (1 / scale).unsqueeze(-1)).clamp(-limit, limit).nan_to_num(nan=0.0)
+    codes = values.round() if dtype is torch.int8 else values
+    return codes.to(dtype).contiguous(), scale

@@ -1,0 +1,3 @@
+"""layer_norm_modulate_8bit: layer_norm_modulate with row-quantised output. Backends in order of preference."""
+
+from wan_kernels.ops.layer_norm_modulate_8bit import backend_cpu as backend_cpu
