@@ -17,6 +17,7 @@ import torch
 
 from benchmarks.vision import Sighting, look
 from wan_model.pipeline import generate, load_pipeline
+from wan_model.quantize import PRECISIONS, Precision
 from wan_model.training.dit import held_out_scene
 from wan_model.training.world import DIRECTIONS, Scene, caption
 from wan_model.video_io import atomic_path, read_video
@@ -30,9 +31,9 @@ def expected(scene: Scene) -> Sighting:
     return Sighting(thing.colour, thing.shape, scene.motion, scene.background)
 
 
-def measure(model: str, count: int, seed: int) -> list[dict[str, object]]:
+def measure(model: str, count: int, seed: int, precision: Precision) -> list[dict[str, object]]:
     """One row per prompt: what was asked, what was seen."""
-    pipeline = load_pipeline(model)
+    pipeline = load_pipeline(model, precision=precision)
     scenes = [held_out_scene(FIRST_SCENE + i)[0] for i in range(count)]
     prompts = [caption(scene, Random(i), "zh" if i % 4 == 3 else "en") for i, scene in enumerate(scenes)]
     rows: list[dict[str, object]] = []
@@ -64,9 +65,10 @@ def main() -> None:
     parser.add_argument("--model", default="tiny", help="tiny, or a model directory that knows the tiny world")
     parser.add_argument("--prompts", type=int, default=40)
     parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--precision", choices=PRECISIONS, default="fp32")
     parser.add_argument("--json", type=Path, help="write rates and rows here")
     options = parser.parse_args()
-    rows = measure(options.model, options.prompts, options.seed)
+    rows = measure(options.model, options.prompts, options.seed, options.precision)
     for row in rows:
         wrong = [
             f"{name} {row['seen'][name] or 'none'}"
@@ -81,6 +83,7 @@ def main() -> None:
             "model": options.model,
             "torch": torch.__version__,
             "seed": options.seed,
+            "precision": options.precision,
             "rates": summary,
             "rows": rows,
         }

@@ -65,6 +65,10 @@ def generate(
     guidance: Annotated[float | None, typer.Option(help="1: follow the prompt freely, and twice as fast.")] = None,
     solver: Annotated[str, typer.Option(help="unipc, dpm++ or euler.")] = "unipc",
     device: DeviceOption = None,
+    precision: Annotated[
+        str | None, typer.Option(help="fp32, bf16, int8 or fp8; fp32 on a CPU and bf16 on a GPU otherwise.")
+    ] = None,
+    layers: Annotated[bool, typer.Option(help="First print what each layer runs in 8 bits, and its error.")] = False,
     noise_device: Annotated[str, typer.Option(help="Whose generator draws the noise: cpu (portable) or cuda.")] = "cpu",
     preview: Annotated[bool, typer.Option(help="Keep NAME.preview.png up to date while sampling.")] = False,
 ) -> None:
@@ -73,12 +77,14 @@ def generate(
     \b
     wan generate "a red circle moves right over a blue background" -o out.mp4
     wan generate "a green square" --frames 1 -o square.png
+    wan generate "a blue square moves up over a white background" --precision int8 --layers
     wan generate "a cat boxing" "a dog reading" --model Wan2.1-T2V-1.3B --steps 30 --seed 7 -o pets.mp4
     """
     from wan_model.commands.generate import run
 
     run(
-        prompts, output, model=model, preset=preset, device=device, show_preview=preview,
+        prompts, output, model=model, preset=preset, device=device, precision=precision, show_layers=layers,
+        show_preview=preview,
         options={
             "negative_prompts": negative, "seed": seed, "size": parse_size(size), "num_frames": frames, "fps": fps,
             "num_steps": steps, "shift": shift, "guidance_scale": guidance, "solver": solver,

@@ -9,6 +9,7 @@ Source: arXiv 2503.20314, section 4.2; Wan2.1 at 9737cba, modules/model.py.
 """
 
 from contextlib import nullcontext
+from dataclasses import dataclass
 from functools import cache, partial
 
 import torch
@@ -106,10 +107,24 @@ class SelfAttention(Attention):
 class CrossAttention(Attention):
     """Every context row is attended, zero-padded ones too: the models were trained that way."""
 
-    def forward(self, x_BLD: Tensor, context_BSD: Tensor) -> Tensor:
+    def read_text(self, context_BSD: Tensor) -> tuple[Tensor, Tensor]:
+        """Keys and values of the context, [B, S, N, H] each: the same in every step of a sampling run."""
+        k_BSD = wk.rms_norm(self.k(context_BSD), self.norm_k.weight, eps=self.eps)
+        return self.split_heads(k_BSD), self.split_heads(self.v(context_BSD))
+
+    def forward(self, x_BLD: Tensor, k_BSNH: Tensor, v_BSNH: Tensor) -> Tensor:
         q_BLNH = self.split_heads(wk.rms_norm(self.q(x_BLD), self.norm_q.weight, eps=self.eps))
-        k_BSNH = self.split_heads(wk.rms_norm(self.k(context_BSD), self.norm_k.weight, eps=self.eps))
-        return self.o(wk.attention(q_BLNH, k_BSNH, self.split_heads(self.v(context_BSD))).flatten(2))
+        return self.o(wk.attention(q_BLNH, k_BSNH, v_BSNH).flatten(2))
+
+
+@dataclass(frozen=True)
+class TextStates:
+    """What the blocks read of a context: keys and values [B, S, N, H] for each block. Made by `DiT.read_text`."""
+
+    keys_values: tuple[tuple[Tensor, Tensor], ...]
+
+    def __len__(self) -> int:
+        return len(self.keys_values[0][0])
 
 
 class Block(nn.Module):
@@ -124,18 +139,26 @@ class Block(nn.Module):
         )
         self.modulation = nn.Parameter(torch.randn(1, 6, config.dim) / config.dim**0.5)
 
+    def modulate(self, e_BR6D: Tensor) -> tuple[Tensor, ...]:
+        """shift, scale and gate of self-attention, then of the feed-forward: [B, R, D] float32 each."""
+        return (self.modulation.float().unsqueeze(1) + e_BR6D).unbind(2)
+
     def forward(
-        self, x_BLD: Tensor, e_BR6D: Tensor, index_BL: Tensor | None, context_BSD: Tensor, grid: tuple[int, int, int]
+        self,
+        x_BLD: Tensor,
+        e_BR6D: Tensor,
+        index_BL: Tensor | None,
+        text: tuple[Tensor, Tensor],
+        grid: tuple[int, int, int],
     ) -> Tensor:
-        rows = (self.modulation.float().unsqueeze(1) + e_BR6D).unbind(2)
-        shift1, scale1, gate1, shift2, scale2, gate2 = rows  # [B, R, D] each
+        shift1, scale1, gate1, shift2, scale2, gate2 = self.modulate(e_BR6D)
         eps, dtype = self.eps, compute_dtype(self.self_attn.q.weight)
 
         h = wk.layer_norm_modulate(x_BLD, scale1, shift1, index=index_BL, eps=eps, out_dtype=dtype)
         x_BLD = wk.gate_residual(x_BLD, self.self_attn(h, grid), gate1, index=index_BL)
 
         h = wk.layer_norm_modulate(x_BLD, weight=self.norm3.weight, bias=self.norm3.bias, eps=eps, out_dtype=dtype)
-        x_BLD = x_BLD + self.cross_attn(h, context_BSD)
+        x_BLD = x_BLD + self.cross_attn(h, *text)
 
         h = wk.layer_norm_modulate(x_BLD, scale2, shift2, index=index_BL, eps=eps, out_dtype=dtype)
         return wk.gate_residual(x_BLD, self.ffn(h), gate2, index=index_BL)
@@ -174,31 +197,44 @@ class DiT(nn.Module):
         self.head = Head(config)
 
     def forward(
-        self, x_BCTYX: Tensor, timestep: Tensor, context_BSD: Tensor, *, timestep_index: Tensor | None = None
+        self, x_BCTYX: Tensor, timestep: Tensor, context: Tensor | TextStates, *, timestep_index: Tensor | None = None
     ) -> Tensor:
         """The velocity at `x`, float32, [B, out_dim, T, Y, X].
 
         Args:
             x_BCTYX: noisy latents, [B, in_dim, T, Y, X]; Y and X must be multiples of the patch.
             timestep: in [0, 1000]; [B], or [B, R] with `timestep_index` saying which row each token uses.
-            context_BSD: text states, [B, S, text_dim], S <= text_len; padded with zeros to text_len.
+            context: states of the text encoder, [B, S, text_dim], S <= text_len, or what `read_text` made of them.
             timestep_index: [B, L] integers in [0, R), tokens ordered (t, y, x) with x fastest.
                 See `distinct_timesteps`.
 
         Raises:
             ValueError: a shape is not as above.
         """
-        self.check(x_BCTYX, timestep, context_BSD, timestep_index)
+        self.check(x_BCTYX, timestep, timestep_index)
+        text = context if isinstance(context, TextStates) else self.read_text(context)
         grid = tuple(n // p for n, p in zip(x_BCTYX.shape[2:], self.config.patch_size, strict=True))
         dtype = self.patch_embedding.weight.dtype
         x_BLD = self.patch_embedding(x_BCTYX.to(dtype)).flatten(2).transpose(1, 2).float().contiguous()
 
         e_BRD, e_BR6D = self.embed_time(timestep if timestep.ndim == 2 else timestep.unsqueeze(1))
-        context_BSD = F.pad(context_BSD, (0, 0, 0, self.config.text_len - context_BSD.shape[1]))
-        context_BSD = self.text_embedding(context_BSD.to(dtype))
-        for block in self.blocks:
-            x_BLD = block(x_BLD, e_BR6D, timestep_index, context_BSD, grid)
+        for block, keys_values in zip(self.blocks, text.keys_values, strict=True):
+            x_BLD = block(x_BLD, e_BR6D, timestep_index, keys_values, grid)
         return self.unpatchify(self.head(x_BLD, e_BRD, timestep_index), grid)  # type: ignore[arg-type]
+
+    def read_text(self, context_BSD: Tensor) -> TextStates:
+        """What every block reads of a context [B, S <= text_len, text_dim], padded with zeros to text_len.
+
+        It does not depend on the video or the timestep: a sampling run makes it once for each prompt.
+        """
+        config = self.config
+        if context_BSD.ndim != 3 or context_BSD.shape[1] > config.text_len or context_BSD.shape[2] != config.text_dim:
+            raise ValueError(
+                f"[dit] context must be [B, S <= {config.text_len}, {config.text_dim}], got {list(context_BSD.shape)}"
+            )
+        context_BSD = F.pad(context_BSD, (0, 0, 0, config.text_len - context_BSD.shape[1]))
+        context_BSD = self.text_embedding(context_BSD.to(self.patch_embedding.weight.dtype))
+        return TextStates(tuple(block.cross_attn.read_text(context_BSD) for block in self.blocks))  # type: ignore[operator,union-attr]
 
     def embed_time(self, timestep_BR: Tensor) -> tuple[Tensor, Tensor]:
         """The time embedding [B, R, D] and its projection to six modulation rows [B, R, 6, D], in float32."""
@@ -214,16 +250,12 @@ class DiT(nn.Module):
         B, t, y, x, pt, py, px, C = patches.shape
         return patches.permute(0, 7, 1, 4, 2, 5, 3, 6).reshape(B, C, t * pt, y * py, x * px)
 
-    def check(self, x: Tensor, timestep: Tensor, context: Tensor, timestep_index: Tensor | None) -> None:
+    def check(self, x: Tensor, timestep: Tensor, timestep_index: Tensor | None) -> None:
         config = self.config
         if x.ndim != 5 or x.shape[1] != config.in_dim:
             raise ValueError(f"[dit] latents must be [B, {config.in_dim}, T, Y, X], got {list(x.shape)}")
         if any(n % p for n, p in zip(x.shape[2:], config.patch_size, strict=True)):
             raise ValueError(f"[dit] latent grid must divide by the patch {config.patch_size}, got {list(x.shape[2:])}")
-        if context.ndim != 3 or context.shape[1] > config.text_len or context.shape[2] != config.text_dim:
-            raise ValueError(
-                f"[dit] context must be [B, S <= {config.text_len}, {config.text_dim}], got {list(context.shape)}"
-            )
         if timestep.ndim == 2 and timestep.shape[1] > 1 and timestep_index is None:
             raise ValueError(f"[dit] timestep {list(timestep.shape)} needs a timestep_index; see distinct_timesteps")
 

@@ -5,6 +5,7 @@ Letters: B batch, F pixel frames, C channels; T, Y, X frames, rows and columns o
 
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, replace
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +18,8 @@ from wan_model.config import PRESETS, ModelConfig, get_preset
 from wan_model.dit import DiT
 from wan_model.guidance import apply_guidance, guide
 from wan_model.layouts import detect_model, find_tokenizer
-from wan_model.plan import WEIGHT_DTYPES, estimate_memory, free_bytes
+from wan_model.plan import estimate_memory, free_bytes
+from wan_model.quantize import CODES, LayerError, LayerPlan, Precision, dtype_of, layer_errors, quantize
 from wan_model.schedules import NUM_TRAIN_TIMESTEPS, SolverName, make_schedule
 from wan_model.settings import NoiseDevice, Settings, check_settings, make_settings
 from wan_model.solvers import make_solver
@@ -64,6 +66,7 @@ class Pipeline:
     text_encoder: TextEncoder
     dits: tuple[DiT, ...]
     vae: WanVAE
+    precision: Precision = "fp32"
 
     @property
     def device(self) -> torch.device:
@@ -86,13 +89,13 @@ class Result:
     settings: Settings
     model: str
     device: str
-    dtype: str
+    precision: Precision
 
     def record(self, index: int) -> dict[str, Any]:
         """Everything needed to make video `index` again, as plain data."""
         shared = asdict(self.settings)
         own = {name: shared.pop(f"{name}s")[index] for name in ("prompt", "negative_prompt", "seed")}
-        return {**own, **shared, "model": self.model, "device": self.device, "dtype": self.dtype}
+        return {**own, **shared, "model": self.model, "device": self.device, "precision": self.precision}
 
     def save(self, path: str | Path, **extra: Any) -> list[Saved]:
         """Writes each video with its contact sheet and its settings; several get -1, -2, ... after the name.
@@ -145,19 +148,21 @@ def load_pipeline(
     model: str | Path = "tiny",
     *,
     preset: str | None = None,
-    dtype: torch.dtype | None = None,
+    precision: Precision | None = None,
     device: torch.device | str | None = None,
 ) -> Pipeline:
     """Networks of `model` (see `find_model`) on `device`, ready to generate.
 
-    dtype: of the DiT and the text encoder; float32 on a CPU and bfloat16 on a GPU unless given. The VAE is float32.
+    precision: fp32 or bf16 for the DiT and the text encoder, by default fp32 on a CPU and bf16 on a GPU; int8 or fp8
+        for the large products of the DiT (see `quantize`) with bf16 for the rest. The VAE is float32.
     Raises: FileNotFoundError, ValueError; one line that names what is missing or wrong.
     """
     directory, config = find_model(model, preset)
     check_task(config)
     place = resolve_device(str(device) if device is not None else None)
-    dtype = dtype or WEIGHT_DTYPES[place.type]
-    return Pipeline(
+    precision = precision or default_precision(place)
+    dtype = dtype_of(precision)
+    pipeline = Pipeline(
         config=config,
         tokenizer=Tokenizer(find_tokenizer(directory), text_len=config.dit.text_len),
         text_encoder=load_text_encoder(directory, config.text, dtype=dtype, device=place),
@@ -166,7 +171,28 @@ def load_pipeline(
             for expert in range(config.num_experts)
         ),
         vae=load_vae(directory, config.vae, dtype=torch.float32, device=place),
+        precision="bf16" if precision in CODES else precision,
     )
+    return to_8bit(pipeline, precision)[0] if precision in CODES else pipeline
+
+
+def to_8bit(pipeline: Pipeline, precision: Precision) -> tuple[Pipeline, list[LayerPlan]]:
+    """The same networks with their DiTs quantised in place, and what each layer now runs."""
+    plans = [quantize(dit, precision) for dit in pipeline.dits]
+    return replace(pipeline, precision=precision), plans[0]
+
+
+@torch.no_grad()
+def check_layers(pipeline: Pipeline, settings: Settings, precision: Precision) -> list[LayerError]:
+    """How far each layer of the first DiT would be off in `precision`, on noise at half the schedule."""
+    text = encode_prompts(pipeline.text_encoder, pipeline.tokenizer, settings, pipeline.device)
+    latents = draw_noise(pipeline.config, settings, pipeline.device)
+    timestep_B = torch.full((len(latents),), NUM_TRAIN_TIMESTEPS / 2, device=latents.device)
+    return layer_errors(pipeline.dits[0], precision, latents, timestep_B, text.context_BSD)
+
+
+def default_precision(device: torch.device) -> Precision:
+    return "fp32" if device.type == "cpu" else "bf16"
 
 
 def generate(
@@ -220,32 +246,43 @@ def sample(pipeline: Pipeline, settings: Settings, callback: Callback | None = N
     solver = make_solver(settings.solver, schedule.sigmas)
     state = solver.init(draw_noise(pipeline.config, settings, pipeline.device))
     is_joint = fits_joint_guidance(pipeline, settings)
+    predict = make_predictor(pipeline, text, scale=settings.guidance_scale, is_joint=is_joint)
     for i, timestep in enumerate(schedule.timesteps):
-        velocity = predict(pipeline, state.latents, timestep, text, scale=settings.guidance_scale, is_joint=is_joint)
+        velocity = predict(state.latents, timestep)
         denoised = state.latents - schedule.sigmas[i] * velocity
         info = StepInfo(i + 1, solver.num_steps, timestep, state.latents, denoised, pipeline.vae.decode)
         if callback is not None and callback(info) is False:
             raise Cancelled(f"[generate] cancelled at step {i + 1} of {solver.num_steps}")
         state = solver.step(state, i, velocity)
-    device, dtype = str(pipeline.device), str(pipeline.dtype).removeprefix("torch.")
-    return Result(decode(pipeline.vae, state.latents), settings, pipeline.config.name, device, dtype)
+    videos = decode(pipeline.vae, state.latents)
+    return Result(videos, settings, pipeline.config.name, str(pipeline.device), pipeline.precision)
 
 
-def predict(
-    pipeline: Pipeline, latents_BCTYX: Tensor, timestep: int, text: Conditioning, *, scale: float, is_joint: bool
-) -> Tensor:
-    """The guided velocity, float32; `is_joint` runs both passes as one batch of twice the size."""
-    dit = pipeline.dit_for(timestep)
+def make_predictor(
+    pipeline: Pipeline, text: Conditioning, *, scale: float, is_joint: bool
+) -> Callable[[Tensor, int], Tensor]:
+    """The guided velocity, float32, of latents at a timestep.
 
-    def velocity(context_BSD: Tensor) -> Tensor:
-        copies = len(context_BSD) // len(latents_BCTYX)
-        timestep_B = torch.full((len(context_BSD),), float(timestep), device=latents_BCTYX.device)
-        return dit(latents_BCTYX.repeat(copies, 1, 1, 1, 1), timestep_B, context_BSD)
+    is_joint: run both passes as one batch of twice the size. Each expert reads a context once, when it first needs it.
+    """
+    contexts = {"positive": text.context_BSD, "negative": text.negative_context_BSD}
+    if is_joint and scale != 1:
+        contexts["both"] = torch.cat([text.context_BSD, text.negative_context_BSD])
+    read_text = cache(lambda dit, which: dit.read_text(contexts[which]))
 
-    if scale != 1 and is_joint:
-        both_BSD = torch.cat([text.context_BSD, text.negative_context_BSD])
-        return apply_guidance(*velocity(both_BSD).chunk(2), scale=scale)
-    return guide(velocity, text.context_BSD, text.negative_context_BSD, scale=scale)
+    def predict(latents_BCTYX: Tensor, timestep: int) -> Tensor:
+        dit = pipeline.dit_for(timestep)
+
+        def velocity(which: str) -> Tensor:
+            states = read_text(dit, which)
+            timestep_B = torch.full((len(states),), float(timestep), device=latents_BCTYX.device)
+            return dit(latents_BCTYX.repeat(len(states) // len(latents_BCTYX), 1, 1, 1, 1), timestep_B, states)
+
+        if "both" in contexts:
+            return apply_guidance(*velocity("both").chunk(2), scale=scale)
+        return guide(velocity, "positive", "negative", scale=scale)
+
+    return predict
 
 
 def fits_joint_guidance(pipeline: Pipeline, settings: Settings) -> bool:

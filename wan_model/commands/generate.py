@@ -3,17 +3,29 @@
 import sys
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, redirect_stdout
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import torch
 
 import wan_model
 from wan_model.conditioning import check_task
-from wan_model.pipeline import Callback, StepInfo, find_model, load_pipeline, resolve_device, sample
-from wan_model.plan import WEIGHT_DTYPES, check_memory, estimate_memory
+from wan_model.pipeline import (
+    Callback,
+    StepInfo,
+    check_layers,
+    default_precision,
+    find_model,
+    load_pipeline,
+    resolve_device,
+    sample,
+    to_8bit,
+)
+from wan_model.plan import check_memory, estimate_memory
+from wan_model.quantize import CODES, LayerError, LayerPlan, Precision, dtype_of
 from wan_model.settings import make_settings
+from wan_model.tables import print_table
 from wan_model.video_io import Saved, check_output, to_frames, write_image
 
 
@@ -24,6 +36,8 @@ def run(
     model: str,
     preset: str | None,
     device: str | None,
+    precision: str | None,
+    show_layers: bool,
     show_preview: bool,
     options: dict[str, Any],
 ) -> None:
@@ -35,11 +49,17 @@ def run(
     check_output(output, settings.num_frames)
     place = resolve_device(device)
     resolve_device(settings.noise_device)
-    dtype = WEIGHT_DTYPES[place.type]
-    needed = estimate_memory(config, settings.size, settings.num_frames, dtype=dtype, batch=len(prompts))
+    chosen = cast(Precision, precision) if precision else default_precision(place)
+    needed = estimate_memory(config, settings.size, settings.num_frames, dtype=dtype_of(chosen), batch=len(prompts))
     check_memory(needed, place)
+    if show_layers and chosen not in CODES:
+        raise ValueError(f"[layers] --layers needs --precision {' or '.join(CODES)}, got {chosen}")
 
-    pipeline = load_pipeline(model, preset=preset, dtype=dtype, device=place)
+    pipeline = load_pipeline(model, preset=preset, precision="bf16" if show_layers else chosen, device=place)
+    if show_layers:
+        errors = check_layers(pipeline, settings, chosen)
+        pipeline, plan = to_8bit(pipeline, chosen)
+        print_layers(plan, errors)
     started = time.perf_counter()
     preview_path = output.with_suffix(".preview.png")
     try:
@@ -52,6 +72,14 @@ def run(
     versions = {"wan": wan_model.__version__, "torch": torch.__version__}
     for saved in result.save(output, seconds=seconds, versions=versions):
         announce(saved)
+
+
+def print_layers(plan: list[LayerPlan], errors: list[LayerError]) -> None:
+    """On stderr: stdout is for paths."""
+    with redirect_stdout(sys.stderr):
+        print_table("what each layer runs", ("layers", "runs", "why"), [(p.layers, p.runs, p.why) for p in plan])
+        rows = [(each.layer, f"{each.sqnr_db:.1f}") for each in errors]
+        print_table("8 bits against bfloat16", ("layer", "SQNR dB"), rows, right=("SQNR dB",))
 
 
 def announce(saved: Saved) -> None:

@@ -1,0 +1,227 @@
+"""A DiT in 8 bits, made from outside: its blocks are replaced by blocks that run on codes, nothing else changes.
+
+In 8 bits run the matrix products that cost: q, k and v of self-attention as one product fed by one quantisation, its
+output with gate and residual, q and the output of cross-attention, both of the feed-forward, the first of which writes
+codes for the second. Everything else stays as it is: the embeddings and the head, which see pixels and time, the norms
+and the modulation, which run in float32, keys and values of the text, which a run computes once, and attention itself.
+
+Letters as in dit.py. Source: what to fuse, from the seams that engines leave open (sglang, LightX2V, TensorRT-LLM);
+scales per token and per channel, arXiv 2211.10438.
+"""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import partial
+from typing import Any, Literal, get_args
+
+import torch
+from torch import Tensor, nn
+
+import wan_kernels as wk
+from wan_model.dit import Block, CrossAttention, DiT, TextStates, rope_tables
+
+Precision = Literal["fp32", "bf16", "int8", "fp8"]
+PRECISIONS = get_args(Precision)
+CODES: dict[str, torch.dtype] = {"int8": torch.int8, "fp8": torch.float8_e4m3fn}
+DTYPES: dict[str, torch.dtype] = {"fp32": torch.float32, "bf16": torch.bfloat16}
+
+# The linear layers of a block that run in 8 bits, by their official names; a comma joins those that run as one.
+EIGHT_BIT_LAYERS = ("self_attn.q,k,v", "self_attn.o", "cross_attn.q", "cross_attn.o", "ffn.0", "ffn.2")
+
+Codes = tuple[Tensor, Tensor]
+
+
+@dataclass(frozen=True)
+class LayerPlan:
+    """What a group of layers runs, and why."""
+
+    layers: str
+    runs: str
+    why: str
+
+
+@dataclass(frozen=True)
+class LayerError:
+    """How far one linear layer in 8 bits is from itself at full precision, on the inputs it really gets."""
+
+    layer: str
+    sqnr_db: float
+
+
+def dtype_of(precision: Precision) -> torch.dtype:
+    """What weights are loaded in, and what is not in 8 bits computes in."""
+    if precision not in PRECISIONS:
+        raise ValueError(f"[precision] must be one of {', '.join(PRECISIONS)}, got {precision!r}")
+    return DTYPES.get(precision, torch.bfloat16)
+
+
+class Linear8bit(nn.Module):
+    """Linear layers of one input as one product of codes; their outputs lie side by side."""
+
+    def __init__(self, *layers: nn.Linear, dtype: torch.dtype):
+        super().__init__()
+        weight, scale = wk.quantize_rows(torch.cat([layer.weight for layer in layers]).detach(), dtype)
+        # Only CPU kernels want another layout.
+        self.register_buffer("weight", wk.pack_linear_8bit(weight) if weight.is_cpu and dtype is torch.int8 else weight)
+        self.register_buffer("weight_scale", scale)
+        self.register_buffer("bias", torch.cat([layer.bias for layer in layers]).detach())
+
+    def forward(self, codes: Codes, **epilogue: Any) -> Any:
+        return wk.linear_8bit(*codes, self.weight, self.weight_scale, self.bias, **epilogue)  # type: ignore[arg-type]
+
+
+class CrossAttention8bit(nn.Module):
+    """Cross-attention with its residual, on codes; keys and values come from the layers that were there."""
+
+    def __init__(self, attention: CrossAttention, dtype: torch.dtype):
+        super().__init__()
+        self.attention, self.dtype = attention, dtype
+        self.q, self.o = Linear8bit(attention.q, dtype=dtype), Linear8bit(attention.o, dtype=dtype)
+        self.compute_dtype = attention.q.weight.dtype
+        del attention.q, attention.o
+
+    def read_text(self, context_BSD: Tensor) -> tuple[Tensor, Tensor]:
+        return self.attention.read_text(context_BSD)
+
+    def forward(self, codes: Codes, k_BSNH: Tensor, v_BSNH: Tensor, residual_BLD: Tensor) -> Tensor:
+        q_BLD = self.q(codes, out_dtype=self.compute_dtype)
+        q_BLNH = self.attention.split_heads(wk.rms_norm(q_BLD, self.attention.norm_q.weight, eps=self.attention.eps))
+        attended_BLD = wk.attention(q_BLNH, k_BSNH, v_BSNH).flatten(2)
+        return self.o(wk.quantize_rows(attended_BLD, self.dtype), residual=residual_BLD)
+
+
+class Block8bit(nn.Module):
+    """A block of the DiT on codes. It takes the block's layers over, so that no layer is held twice."""
+
+    def __init__(self, block: Block, dtype: torch.dtype):
+        super().__init__()
+        attention, self.dtype, self.eps = block.self_attn, dtype, block.eps
+        self.compute_dtype = attention.q.weight.dtype
+        self.qkv = Linear8bit(attention.q, attention.k, attention.v, dtype=dtype)
+        self.o = Linear8bit(attention.o, dtype=dtype)
+        self.norm_q, self.norm_k, self.num_heads = attention.norm_q, attention.norm_k, attention.num_heads
+        self.cross_attn = CrossAttention8bit(block.cross_attn, dtype)
+        self.ffn_up = Linear8bit(block.ffn[0], dtype=dtype)  # type: ignore[arg-type]
+        self.ffn_down = Linear8bit(block.ffn[2], dtype=dtype)  # type: ignore[arg-type]
+        self.norm3, self.modulation = block.norm3, block.modulation
+        del block.self_attn, block.ffn
+
+    def forward(
+        self,
+        x_BLD: Tensor,
+        e_BR6D: Tensor,
+        index_BL: Tensor | None,
+        text: tuple[Tensor, Tensor],
+        grid: tuple[int, int, int],
+    ) -> Tensor:
+        shift1, scale1, gate1, shift2, scale2, gate2 = Block.modulate(self, e_BR6D)  # type: ignore[arg-type]
+        norm = partial(wk.layer_norm_modulate_8bit, eps=self.eps, dtype=self.dtype)
+
+        codes = norm(x_BLD, scale1, shift1, index=index_BL)
+        attended = wk.quantize_rows(self.attend(codes, grid), self.dtype)
+        x_BLD = self.o(attended, residual=x_BLD, gate=gate1, index=index_BL)
+
+        codes = norm(x_BLD, weight=self.norm3.weight, bias=self.norm3.bias)
+        x_BLD = self.cross_attn(codes, *text, x_BLD)
+
+        codes = norm(x_BLD, scale2, shift2, index=index_BL)
+        hidden = self.ffn_up(codes, gelu=True, out_dtype=self.dtype)
+        return self.ffn_down(hidden, residual=x_BLD, gate=gate2, index=index_BL)
+
+    def attend(self, codes: Codes, grid: tuple[int, int, int]) -> Tensor:
+        """Self-attention up to its output layer, [B, L, D]."""
+        q_BLD, k_BLD, v_BLD = self.qkv(codes, out_dtype=self.compute_dtype).chunk(3, dim=-1)
+        tables = rope_tables(q_BLD.shape[-1] // self.num_heads, q_BLD.device)
+        rotate = partial(wk.rms_norm_rope, num_heads=self.num_heads, grid=grid, eps=self.eps)
+        q_BLNH = rotate(q_BLD, self.norm_q.weight, *tables)
+        k_BLNH = rotate(k_BLD, self.norm_k.weight, *tables)
+        return wk.attention(q_BLNH, k_BLNH, v_BLD.unflatten(-1, (self.num_heads, -1))).flatten(2)
+
+
+def quantize(dit: DiT, precision: Precision, *, keep: Sequence[int] = ()) -> list[LayerPlan]:
+    """Turns the blocks of a DiT into their 8-bit form, in place, and says what each layer now runs.
+
+    keep: blocks that stay as they are. The blocks go one at a time: what is held beside the model is one block's
+    weights. Raises ValueError where `precision` is not int8 or fp8, or `keep` names no block.
+    """
+    if precision not in CODES:
+        raise ValueError(f"[precision] must be {' or '.join(CODES)} to quantise, got {precision!r}")
+    num_blocks = len(dit.blocks)
+    if strays := [index for index in keep if not 0 <= index < num_blocks]:
+        raise ValueError(f"[precision] blocks to keep must lie in [0, {num_blocks}), got {strays[0]}")
+    high = name_of(dit.patch_embedding.weight.dtype)
+    for index in range(num_blocks):
+        if index not in keep:
+            dit.blocks[index] = Block8bit(dit.blocks[index], CODES[precision]).eval()  # type: ignore[arg-type]
+    return make_plan(precision, high, num_blocks, sorted(set(keep)))
+
+
+def make_plan(precision: str, high: str, num_blocks: int, keep: Sequence[int]) -> list[LayerPlan]:
+    count = num_blocks - len(keep)
+    plan = [LayerPlan(f"{layers} x {count}", precision, WHY[layers]) for layers in EIGHT_BIT_LAYERS]
+    plan += [LayerPlan(f"blocks {', '.join(map(str, keep))}", high, "kept by request")] if keep else []
+    return [
+        *plan,
+        LayerPlan("cross_attn.k,v", high, "once per prompt"),
+        LayerPlan("patch_embedding, text_embedding", high, "what they lose, every block loses"),
+        LayerPlan("time_embedding, time_projection, modulation, head", "float32", "as the authors run them"),
+        LayerPlan("norms, rope, residual stream", "float32", "inside the kernels"),
+        LayerPlan("attention", high, "8-bit attention is an op of its own"),
+    ]
+
+
+WHY = {
+    "self_attn.q,k,v": "one product; the norm before it writes the codes",
+    "self_attn.o": "gate and residual in the same pass",
+    "cross_attn.q": "the norm before it writes the codes",
+    "cross_attn.o": "residual in the same pass",
+    "ffn.0": "GELU and the codes for the next in the same pass",
+    "ffn.2": "gate and residual in the same pass",
+}
+
+
+@torch.no_grad()
+def layer_errors(
+    dit: DiT, precision: Precision, latents_BCTYX: Tensor, timestep_B: Tensor, context: Tensor | TextStates
+) -> list[LayerError]:
+    """Signal to noise, in decibels, of each layer that `quantize` would replace, on what it gets in one forward.
+
+    `dit` is at full precision and stays so: each layer is quantised when it runs, compared, and let go.
+    """
+    errors: list[LayerError] = []
+
+    def compare(name: str) -> Callable[[nn.Module, tuple[Tensor, ...], Tensor], None]:
+        def hook(layer: nn.Module, args: tuple[Tensor, ...], output: Tensor) -> None:
+            codes = wk.quantize_rows(args[0], CODES[precision])
+            got = Linear8bit(layer, dtype=CODES[precision])(codes, out_dtype=torch.float32)  # type: ignore[arg-type]
+            errors.append(LayerError(name, sqnr_db(got, output)))
+
+        return hook
+
+    layers = {name: module for name, module in dit.blocks.named_modules() if is_eight_bit(name)}
+    hooks = [layer.register_forward_hook(compare(f"blocks.{name}")) for name, layer in layers.items()]
+    try:
+        dit(latents_BCTYX, timestep_B, context)
+    finally:
+        for each in hooks:
+            each.remove()
+    return errors
+
+
+def is_eight_bit(name: str) -> bool:
+    """Whether `quantize` replaces the layer `<block>.<name>`: 3.self_attn.q."""
+    _, _, layer = name.partition(".")
+    group, _, member = layer.rpartition(".")
+    return any(
+        group == each.rpartition(".")[0] and member in each.rpartition(".")[2].split(",") for each in EIGHT_BIT_LAYERS
+    )
+
+
+def sqnr_db(got: Tensor, wanted: Tensor) -> float:
+    """10 log10 of the energy of `wanted` over that of the difference."""
+    noise = (got.double() - wanted.double()).square().sum()
+    return (10 * torch.log10(wanted.double().square().sum() / noise)).item()
+
+
+def name_of(dtype: torch.dtype) -> str:
+    return str(dtype).removeprefix("torch.")
