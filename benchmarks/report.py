@@ -90,7 +90,8 @@ def sources() -> dict[str, str]:
 def measured(op: str, budget_s: float) -> list[dict[str, Any]]:
     rows = list(benchmark.measure([op], device="cuda", budget_s=budget_s))
     print(benchmark.table(rows))
-    return [asdict(row) for row in rows]
+    where = machine.stamp("cuda")
+    return [asdict(row) | where for row in rows]
 
 
 def conformance() -> dict[str, Any]:

@@ -24,9 +24,15 @@ def test_rows_carry_names_and_figures() -> None:
     row = rows["fwd/reference"]
     assert row.name == "rms_norm/width_127/fp32/fwd/reference"
     assert row.num_bytes == 4 * (2 * 3 * 5 * 127 + 127)
-    assert 0 < row.p10_us <= row.median_us <= row.p90_us
+    assert 0 < row.ms_p10 <= row.ms_median <= row.ms_p90
     assert row.num_runs >= 5
-    assert row.gb_per_s == pytest.approx(row.num_bytes / row.median_us / 1e3)
+    assert row.gbps == pytest.approx(row.num_bytes / row.ms_median / 1e6)
+
+
+def test_rows_say_how_exact_they_are() -> None:
+    rows = measured("quantize_rows", "width_127", ["cpu", "reference"])
+    assert rows["fwd/reference"].error_max is None
+    assert 0 <= rows["fwd/cpu"].error_max < 1e-2
 
 
 def test_a_backend_whose_gate_is_red_gets_no_figure(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -36,7 +42,7 @@ def test_a_backend_whose_gate_is_red_gets_no_figure(monkeypatch: pytest.MonkeyPa
     dispatch.register_backend("rms_norm", "wrong", forward=lambda x, weight, eps: torch.empty(x.shape, dtype=x.dtype))
     benchmark.gate.cache_clear()
     row = measured("rms_norm", "width_127", ["wrong", "reference"], directions=["fwd"])["fwd/wrong"]
-    assert row.median_us is None
+    assert row.ms_median is None
     assert row.reason.startswith("correctness gate is red: rms_norm/tokens_127_1.3B/float32/wrong/output_0")
 
 
@@ -71,8 +77,8 @@ def test_files_are_whole_or_absent(tmp_path) -> None:
     path = tmp_path / "ops.json"
     benchmark.save(rows, path)
     saved = json.loads(path.read_text())
-    assert [row["name"] for row in saved["rows"]] == [row.name for row in rows]
-    assert saved["environment"]["torch"] == torch.__version__
+    assert [row["name"] for row in saved] == [row.name for row in rows]
+    assert all(row["versions"]["torch"] == torch.__version__ and row["device"] for row in saved)
     with pytest.raises(TypeError):
         benchmark.write_json(path, object())
     assert [each.name for each in tmp_path.iterdir()] == ["ops.json"]

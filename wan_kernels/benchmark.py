@@ -6,6 +6,7 @@ correctness gate (conformance on the op's small cases) is red gets no figure.
 """
 
 import json
+import math
 import os
 import statistics
 import time
@@ -21,6 +22,7 @@ from torch import Tensor
 from wan_kernels import dispatch, machine, testing
 from wan_kernels.common.case import Case
 from wan_kernels.common.cost import Cost, num_bytes
+from wan_kernels.common.quantize import LIMITS
 from wan_kernels.define_op import OPS, Op
 
 Direction = Literal["fwd", "bwd"]
@@ -37,7 +39,12 @@ MIN_ROUNDS, MAX_ROUNDS = 5, 200
 
 @dataclass(frozen=True)
 class Row:
-    """One figure, or the reason there is none."""
+    """One figure, or the reason there is none.
+
+    gbps, tflops: 1e9 bytes and 1e12 FLOPs per second. bound: which side of the device's roofline binds, bound_fraction:
+    how near the call comes to it. On a CPU, whose peaks nobody states, memory binds and the copy of the same run is the
+    bound of ops that do little arithmetic. error_max and sqnr_db: of the first output, against the reference's.
+    """
 
     name: str
     op: str
@@ -46,15 +53,17 @@ class Row:
     direction: Direction
     backend: str
     num_runs: int = 0
-    median_us: float | None = None
-    p10_us: float | None = None
-    p90_us: float | None = None
+    ms_median: float | None = None
+    ms_p10: float | None = None
+    ms_p90: float | None = None
     num_bytes: int = 0
     flops: int | None = None
-    gb_per_s: float | None = None
-    tflop_per_s: float | None = None
-    percent_of_peak: float | None = None
+    gbps: float | None = None
+    tflops: float | None = None
     bound: Literal["memory", "compute"] | None = None
+    bound_fraction: float | None = None
+    error_max: float | None = None
+    sqnr_db: float | None = None
     reason: str | None = None
 
 
@@ -117,8 +126,21 @@ def chosen_cases(op: str, names: Sequence[str] | None, device: str) -> list[Case
 
 
 def save(rows: Sequence[Row], path: Path, device: str = "cpu") -> None:
-    """Write rows and environment as JSON, whole or not at all."""
-    write_json(path, {"environment": machine.environment(device), "rows": [asdict(row) for row in rows]})
+    """Write rows as a JSON list, each with where it was measured; whole or not at all."""
+    where = machine.stamp(device)
+    write_json(path, [asdict(row) | where for row in rows])
+
+
+def load(path: Path) -> list[dict[str, Any]]:
+    """The rows of a benchmark file, or of a hardware record. Raises ValueError where it is neither, in one line."""
+    try:
+        content = json.loads(path.read_text())
+        rows = content if isinstance(content, list) else content["rows"]
+        if not all({"name", "backend", "ms_median", "device"} <= row.keys() for row in rows):
+            raise KeyError("ms_median")
+    except (json.JSONDecodeError, KeyError, TypeError, AttributeError) as error:
+        raise ValueError(f"[bench] {path} must hold rows of `wan bench ops --json`, it does not: {error!r}") from None
+    return rows
 
 
 def write_json(path: Path, value: Any) -> None:
@@ -133,8 +155,8 @@ def write_json(path: Path, value: Any) -> None:
 
 def table(rows: Sequence[Row]) -> str:
     """Rows for people: one line each, groups apart, times the group's `clone` in the last column."""
-    lines = [f"{'':<64}{'median us':>11}{'p10':>10}{'p90':>10}{'GB/s':>8}{'TFLOP/s':>9}{'% peak':>8}{'x clone':>9}"]
-    clones = {row.name.rpartition("/")[0]: row.median_us for row in rows if row.backend == CLONE}
+    lines = [f"{'':<64}{'median ms':>11}{'p10':>10}{'p90':>10}{'GB/s':>8}{'TFLOP/s':>9}{'% bound':>9}{'x clone':>9}"]
+    clones = {row.name.rpartition("/")[0]: row.ms_median for row in rows if row.backend == CLONE}
     group = None
     for row in rows:
         if group not in (None, row.name.rpartition("/")[0]):
@@ -144,17 +166,17 @@ def table(rows: Sequence[Row]) -> str:
     return "\n".join(lines)
 
 
-def _figures(row: Row, clone_us: float | None) -> str:
-    if row.median_us is None:
+def _figures(row: Row, clone_ms: float | None) -> str:
+    if row.ms_median is None:
         return f"  {row.reason}"
     columns: list[tuple[float | None, int, int]] = [
-        (row.median_us, 11, 1),
-        (row.p10_us, 10, 1),
-        (row.p90_us, 10, 1),
-        (row.gb_per_s, 8, 1),
-        (row.tflop_per_s, 9, 3),
-        (row.percent_of_peak, 8, 1),
-        (row.median_us / clone_us if clone_us else None, 9, 2),
+        (row.ms_median, 11, 4),
+        (row.ms_p10, 10, 4),
+        (row.ms_p90, 10, 4),
+        (row.gbps, 8, 1),
+        (row.tflops, 9, 3),
+        (None if row.bound_fraction is None else 100 * row.bound_fraction, 9, 1),
+        (row.ms_median / clone_ms if clone_ms else None, 9, 2),
     ]
     return "".join(" " * width if value is None else f"{value:>{width}.{digits}f}" for value, width, digits in columns)
 
@@ -189,8 +211,36 @@ def _measure_group(subject: Subject, backends: Sequence[str] | None, budget_s: f
         return
     copied = torch.empty(max(cost.num_bytes // 2, 1), dtype=torch.uint8, device=subject.device).fill_(1)
     runs[CLONE] = copied.clone
-    for backend, times in interleaved(runs, subject.device, budget_s).items():
-        yield subject.row(backend, **_summary(subject, backend, times, cost))
+    errors = _errors(subject, list(runs), args) if subject.direction == "fwd" else {}
+    found = interleaved(runs, subject.device, budget_s)
+    roof_s = statistics.median(found[CLONE])
+    for backend, times in found.items():
+        yield subject.row(backend, **_summary(subject, backend, times, cost, roof_s), **errors.get(backend, {}))
+
+
+def _errors(subject: Subject, backends: Sequence[str], args: tuple[Any, ...]) -> dict[str, dict[str, Any]]:
+    """How far each backend's first output is from the reference's on the very inputs that are timed."""
+    op = subject.op
+    wanted = _first_output(op, dispatch.REFERENCE, args)
+    errors: dict[str, dict[str, Any]] = {}
+    for backend in backends:
+        if backend in dispatch.names(op.name) and backend != dispatch.REFERENCE:
+            noise = _first_output(op, backend, args).sub_(wanted).abs_()
+            power, worst = noise.square().sum().item(), noise.max().item()
+            signal, largest = wanted.square().sum().item(), wanted.abs().max().item()
+            if signal > 0:
+                sqnr = 10 * math.log10(signal / power) if power else None
+                errors[backend] = {"error_max": worst / largest, "sqnr_db": sqnr}
+    return errors
+
+
+@torch.no_grad()
+def _first_output(op: Op, backend: str, args: tuple[Any, ...]) -> Tensor:
+    """In float32; codes with their scales applied."""
+    with dispatch.use_backend(**{op.name: backend}):
+        outputs = op(*args)
+    first = outputs[0] if isinstance(outputs, tuple) else outputs
+    return first.float() * outputs[1].unsqueeze(-1) if first.dtype in LIMITS else first.detach().float().clone()
 
 
 def _refusal(subject: Subject, backend: str, args: tuple[Any, ...]) -> str | None:
@@ -306,30 +356,41 @@ def _time_on_gpu(flush: Tensor, run: Callable[[], object]) -> float:
     return start.elapsed_time(end) / 1000
 
 
-def _summary(subject: Subject, backend: str, times: list[float], cost: Cost) -> dict[str, Any]:
+def _summary(subject: Subject, backend: str, times: list[float], cost: Cost, roof_s: float) -> dict[str, Any]:
     median = statistics.median(times)
     tenths = statistics.quantiles(times, n=10, method="inclusive")
     flops = None if backend == CLONE else cost.flops
-    percent, bound = _share_of_peak(subject, median, Cost(flops or 0, cost.num_bytes))
+    bound, fraction = _share_of_bound(subject, median, Cost(flops or 0, cost.num_bytes), roof_s)
     return {
         "num_runs": len(times),
-        "median_us": median * 1e6,
-        "p10_us": tenths[0] * 1e6,
-        "p90_us": tenths[-1] * 1e6,
+        "ms_median": median * 1e3,
+        "ms_p10": tenths[0] * 1e3,
+        "ms_p90": tenths[-1] * 1e3,
         "num_bytes": cost.num_bytes,
         "flops": flops,
-        "gb_per_s": cost.num_bytes / median / 1e9,
-        "tflop_per_s": None if flops is None else flops / median / 1e12,
-        "percent_of_peak": percent,
+        "gbps": cost.num_bytes / median / 1e9,
+        "tflops": None if flops is None else flops / median / 1e12,
         "bound": bound,
+        "bound_fraction": fraction,
     }
 
 
-def _share_of_peak(subject: Subject, seconds: float, cost: Cost) -> tuple[float | None, str | None]:
-    """Share of the stated roofline, and which side of it binds; None on devices whose peaks are not stated."""
+# Below so many FLOPs per byte an op on a CPU waits for memory: a core does some 10 per byte it can load.
+CPU_MEMORY_INTENSITY = 10
+
+
+def _share_of_bound(subject: Subject, seconds: float, cost: Cost, roof_s: float) -> tuple[str | None, float | None]:
+    """Which side of the roofline binds, and the share of it reached."""
     peak = machine.peak_of(subject.device)
     if peak is None:
-        return None, None
+        is_light = cost.flops < CPU_MEMORY_INTENSITY * cost.num_bytes
+        return ("memory", roof_s / seconds) if is_light else ("compute", None)
     by_memory = cost.num_bytes / peak.bytes_per_s
-    by_compute = cost.flops / peak.flops_per_s[DTYPES[subject.dtype]]
-    return 100 * max(by_memory, by_compute) / seconds, "memory" if by_memory > by_compute else "compute"
+    by_compute = cost.flops / peak.flops_per_s[_product_dtype(subject)]
+    return "memory" if by_memory > by_compute else "compute", max(by_memory, by_compute) / seconds
+
+
+def _product_dtype(subject: Subject) -> torch.dtype:
+    """What the matrix units multiply: 8-bit codes where the first argument is such."""
+    first = subject.case.args(DTYPES[subject.dtype], "meta")[0]
+    return first.dtype if first.dtype in LIMITS else DTYPES[subject.dtype]

@@ -21,7 +21,13 @@ class Peak:
 
 
 # NVIDIA H200 and H100 SXM datasheets; float32 without TF32.
-HOPPER_FLOPS = {torch.bfloat16: 989e12, torch.float16: 989e12, torch.float32: 67e12}
+HOPPER_FLOPS = {
+    torch.int8: 1979e12,
+    torch.float8_e4m3fn: 1979e12,
+    torch.bfloat16: 989e12,
+    torch.float16: 989e12,
+    torch.float32: 67e12,
+}
 PEAKS = {"H200": Peak(4.8e12, HOPPER_FLOPS), "H100": Peak(3.35e12, HOPPER_FLOPS)}
 
 
@@ -72,6 +78,15 @@ def environment(device: str) -> dict[str, Any]:
     else:
         facts |= {"num_threads": torch.get_num_threads(), "num_cpus": os.cpu_count(), "load": os.getloadavg()[0]}
     return facts
+
+
+def stamp(device: str) -> dict[str, Any]:
+    """The environment by kind, as every row of a benchmark file carries it: device, clocks, power, versions, commit."""
+    facts = environment(device)
+    clocks = {key: facts.pop(key) for key in list(facts) if key.endswith("_mhz")}
+    power = {key: facts.pop(key) for key in list(facts) if key.startswith("power_")}
+    name, sha = facts.pop("device"), facts.pop("commit")
+    return {"device": name, "clocks": clocks or None, "power": power or None, "versions": facts, "commit": sha}
 
 
 def nvml_state(device: str) -> dict[str, Any]:

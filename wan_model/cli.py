@@ -165,6 +165,39 @@ def bench_ops(
     )  # fmt: skip
 
 
+@bench_app.command("compare")
+def bench_compare(
+    old: Annotated[Path, typer.Argument(help="A file of `wan bench ops --json`.")],
+    new: Annotated[Path, typer.Argument(help="Another, of the same device.")],
+    fail_over: Annotated[str, typer.Option(help="How much slower a row may be.")] = "5%",
+) -> None:
+    """Compare two files row by row; exit code 1 if a row is clearly slower than allowed.
+
+    Clearly: the middle four fifths of its runs do not overlap with those before.
+
+    \b
+    wan bench compare before.json after.json --fail-over 5%
+    """
+    from wan_model.commands.bench_compare import run
+
+    raise typer.Exit(run(old, new, fail_over))
+
+
+@bench_app.command("report")
+def bench_report(
+    files: Annotated[list[Path], typer.Argument(help="Files of `wan bench ops --json`, or hardware records.")],
+    output: Annotated[Path, typer.Option("-o", "--output", help="The page.")] = Path("bench.html"),
+) -> None:
+    """Make one self-contained HTML page of benchmark files: roofline, ratios, tables.
+
+    \b
+    wan bench report ops.json -o bench.html
+    """
+    from wan_model.commands.bench_report import run
+
+    run(files, output)
+
+
 @app.command()
 def train(
     recipe: Annotated[Path, typer.Argument(help="A file under recipes/.")],

@@ -28,12 +28,17 @@ class RMSNorm(nn.Module):
 
 
 class RelativeEmbedding(nn.Module):
-    """A learned bias for each head and each bucket of the distance from query to key."""
+    """A learned bias for each head and each bucket of the distance from query to key.
+
+    It starts out near-sighted, so that word order counts from the first step: every other head looks back, the others
+    ahead, each pair half as steeply as the one before. The slopes are in the spirit of ALiBi (arXiv 2108.12409).
+    """
 
     def __init__(self, config: TextEncoderConfig) -> None:
         super().__init__()
         self.embedding = nn.Embedding(config.num_buckets, config.num_heads)
-        nn.init.normal_(self.embedding.weight, std=(2 * config.num_buckets * config.num_heads) ** -0.5)
+        with torch.no_grad():
+            self.embedding.weight.copy_(near_sighted_biases(config))
 
     def forward(self, buckets_LS: Tensor) -> Tensor:
         return self.embedding(buckets_LS).permute(2, 0, 1)  # NLS
@@ -145,6 +150,26 @@ def relative_buckets(length: int, config: TextEncoderConfig) -> Tensor:
     far_LS = num_exact + (octaves_LS * (num_directional - num_exact)).long()
     bucket_LS = torch.where(distance_LS < num_exact, distance_LS, far_LS.clamp(max=num_directional - 1))
     return bucket_LS + (offset_LS > 0) * num_directional
+
+
+def near_sighted_biases(config: TextEncoderConfig) -> Tensor:
+    """[num_buckets, num_heads]: minus the distance times the head's slope; a token itself counts as a neighbour.
+
+    Keys on the side that a head does not look at are 3 below that. Nothing is below -8.
+    """
+    num_directional = config.num_buckets // 2
+    num_exact = num_directional // 2
+    bucket = torch.arange(num_directional).float()
+    octaves = (bucket - num_exact) / (num_directional - num_exact)
+    far = num_exact * (config.max_distance / num_exact) ** octaves
+    distance = torch.where(bucket < num_exact, bucket, far).clamp_min(1)
+    biases = []
+    for head in range(config.num_heads):
+        seen = -distance / (1 + head // 2)
+        halves = [seen, seen - 3] if head % 2 == 0 else [seen - 3, seen]
+        halves[0][0] = seen[0]
+        biases.append(torch.cat(halves))
+    return torch.stack(biases, dim=1).clamp_min(-8)
 
 
 def keep_finite(x: Tensor) -> Tensor:

@@ -5,7 +5,7 @@ import torch
 
 from wan_model.config import TextEncoderConfig
 from wan_model.conversion import diffusers_text_name
-from wan_model.text_encoder import TextEncoder, relative_buckets
+from wan_model.text_encoder import TextEncoder, near_sighted_biases, relative_buckets
 
 CONFIG = TextEncoderConfig(vocab_size=97, dim=32, ffn_dim=48, num_heads=4, head_dim=16, num_layers=3)
 
@@ -155,3 +155,18 @@ def test_float16_overflow_is_clamped():
         for block in encoder.blocks:
             block.ffn.fc2.weight.clamp_(-6e4, 6e4)
         assert encoder(ids, mask).isfinite().all()
+
+
+def test_a_new_encoder_sees_its_neighbours_first():
+    """Every other head looks back, the others ahead; so word order matters before anything is learned."""
+    config = TextEncoderConfig(vocab_size=30, dim=16, ffn_dim=24, num_heads=4, head_dim=8, num_layers=1)
+    biases = near_sighted_biases(config)
+    table = biases[relative_buckets(6, config)]  # query, key, head
+    back, ahead = table[3, :, 0].softmax(0), table[3, :, 1].softmax(0)
+    assert back[2] == back[3] and back[2] > 2 * back[1] and back[:4].sum() > 0.9
+    assert ahead[4] == ahead[3] and ahead[4] > 2 * ahead[5] and ahead[3:].sum() > 0.9
+    torch.manual_seed(0)
+    encoder = TextEncoder(config)
+    ids = torch.tensor([[5, 6, 7, 8], [7, 6, 5, 8]])  # the first and the third word swapped
+    first, second = encoder(ids, torch.ones_like(ids))
+    assert (first[1] - second[1]).abs().max() > 0.05 * first[1].abs().max()
