@@ -11,15 +11,14 @@ import pytest
 from wan_model.commands import bench_compare, bench_report
 
 
-def row(backend: str, ms: float, op: str = "rms_norm", **changed: Any) -> dict[str, Any]:
-    figures = {
-        "name": f"{op}/wide/fp32/fwd/{backend}", "op": op, "case": "wide", "dtype": "fp32", "direction": "fwd",
-        "backend": backend, "num_runs": 9, "ms_median": ms, "ms_p10": 0.9 * ms, "ms_p90": 1.1 * ms, "num_bytes": 1000,
-        "flops": None if backend == "clone" else 400, "gbps": 1 / ms,
-        "tflops": None if backend == "clone" else 4e-4 / ms, "bound": "memory", "bound_fraction": 0.5, "error_max": None, "sqnr_db": None, "reason": None, "device": "CPU X",
-        "clocks": None, "power": None, "versions": {"torch": "2.13"}, "commit": "abc",
-    }  # fmt: skip
-    return figures | changed
+def row(backend: str, ms: float, **changed: Any) -> dict[str, Any]:
+    is_copy = backend == "clone"
+    name = {"op": "rms_norm", "case": "wide", "dtype": "fp32", "direction": "fwd", "backend": backend}
+    times = {"num_runs": 9, "ms_median": ms, "ms_p10": 0.9 * ms, "ms_p90": 1.1 * ms}
+    rates = {"flops": None if is_copy else 400, "gbps": 1 / ms, "tflops": None if is_copy else 4e-4 / ms}
+    bound = {"num_bytes": 1000, "bound": "memory", "bound_fraction": 0.5, "error_max": None, "sqnr_db": None}
+    where = {"device": "CPU X", "clocks": None, "power": None, "versions": {"torch": "2.13"}, "commit": "abc"}
+    return {"name": "/".join(name.values()), **name, **times, **rates, **bound, "reason": None, **where, **changed}
 
 
 def write(path: Path, *rows: dict[str, Any]) -> Path:
