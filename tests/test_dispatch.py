@@ -181,3 +181,8 @@ def test_no_gradient_means_no_graph() -> None:
     x = torch.randn(2, 8, requires_grad=True)
     with torch.no_grad():
         assert wan_kernels.rms_norm(x, torch.ones(8)).grad_fn is None
+
+
+def test_a_triton_record_covers_kernels_and_what_they_share() -> None:
+    files = {path.name for path in records.source_files("linear_8bit", "triton")}
+    assert files >= {"backend_triton.py", "kernels_triton.py", "triton.py", "triton_quantize_kernel.py"}

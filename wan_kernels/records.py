@@ -20,6 +20,8 @@ def source_files(op: str, backend: str) -> list[Path]:
     patterns = {"cuda": ("*.cu", "*_cuda.*"), "cpu": ("*.cpp", "*_cpu.*")}.get(backend, ())
     shared = {"cuda": "common/cuda", "cpu": "common/cpu"}.get(backend)
     files = [PACKAGE / "ops" / op / f"backend_{backend}.py"]
+    if backend == "triton":
+        files += [PACKAGE / "ops" / op / "kernels_triton.py", *(PACKAGE / "common").glob("triton*.py")]
     files += [path for pattern in patterns for path in (SOURCES / "ops" / op).glob(pattern)]
     files += (SOURCES / shared).rglob("*") if shared else ()
     return sorted(path for path in files if path.is_file())

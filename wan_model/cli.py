@@ -134,6 +134,28 @@ def kernels_list(as_json: JsonFlag = False) -> None:
         checks.print_backends()
 
 
+@kernels_app.command("inspect")
+def kernels_inspect(
+    op: Annotated[str | None, typer.Option(help="Ops, with commas between; all otherwise.")] = None,
+    json_path: Annotated[Path | None, typer.Option("--json", metavar="FILE", help="Also write the rows here.")] = None,
+    baseline: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="Print what differs from a file that --json wrote.")
+    ] = None,
+) -> None:
+    """Compile the GPU kernels for sm_90a and print registers, spills and instructions. Needs no GPU.
+
+    Exits with 1 where a kernel is not what it was designed to be.
+
+    \b
+    wan kernels inspect --op linear_8bit
+    wan kernels inspect --baseline benchmarks/results/inspect_sm90.json
+    """
+    from wan_model.commands.inspect import run
+
+    if not run(split(op), json_path, baseline):
+        raise typer.Exit(1)
+
+
 @bench_app.command("ops")
 def bench_ops(
     op: Annotated[str | None, typer.Option(help="Ops, with commas between.")] = None,

@@ -2,3 +2,4 @@
 
 from wan_kernels.ops.linear_8bit import backend_cpu as backend_cpu
 from wan_kernels.ops.linear_8bit import backend_torch as backend_torch
+from wan_kernels.ops.linear_8bit import backend_triton as backend_triton

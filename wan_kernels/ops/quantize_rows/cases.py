@@ -46,6 +46,8 @@ CASES = (
     Case("width_127", rows(3, 5, 127)),
     Case("width_127_fp8", rows(3, 5, 127, dtype=FP8)),
     Case("width_1", rows(2, 3, 1)),
+    Case("width_20000", rows(2, 20000)),
+    Case("width_20000_nan_fp8", rows(2, 20000, dtype=FP8, outlier=float("nan"))),
     Case("one_row_fp8", rows(64, dtype=FP8)),
     Case("empty", rows(2, 0, 64)),
     Case("no_width", rows(2, 3, 0)),

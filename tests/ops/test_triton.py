@@ -1,0 +1,87 @@
+"""What the conformance suite does not ask of the triton backends: that they stay aside, and that the interpreter that
+runs them here can be believed.
+"""
+
+import importlib
+import subprocess
+import sys
+from types import ModuleType
+
+import pytest
+import torch
+
+import wan_kernels as wk
+from wan_kernels import dispatch, testing
+from wan_kernels.common import triton as common
+
+OPS = [op for op in dispatch.ops() if "triton" in dispatch.names(op)]
+BLOCKED = """
+import sys
+sys.modules["triton"] = None
+import wan_kernels
+from wan_kernels import dispatch
+print(dispatch.get("linear_8bit", "triton").unavailable)
+"""
+
+needs_interpreter = pytest.mark.skipif(
+    not common.is_interpreting() or common.missing() is not None, reason="needs triton and its interpreter"
+)
+
+
+@pytest.mark.parametrize("op", OPS)
+def test_is_never_chosen_without_a_record(op: str) -> None:
+    case = next(case for case in testing.cases_of(op) if not case.is_heavy)
+    explanation = dispatch.explain(op, *case.args(torch.float32))
+    assert explanation.backend != "triton"
+    assert dict(explanation.refused).get("triton", "experimental").startswith("experimental")
+
+
+@pytest.mark.parametrize("interpret", ["0", "1"])
+def test_the_library_needs_no_triton(interpret: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TRITON_INTERPRET", interpret)
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
+    done = subprocess.run([sys.executable, "-c", BLOCKED], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert ("triton does not import" if interpret == "1" else "torch sees no CUDA device") in done.stdout
+
+
+@pytest.fixture
+def kernels() -> ModuleType:
+    return importlib.import_module("triton_test_kernels")
+
+
+@needs_interpreter
+def test_casts_round_and_saturate_as_the_gpu_does(kernels: ModuleType) -> None:
+    torch.manual_seed(0)
+    extremes = torch.tensor([500.0, -1e30, float("inf"), 0.1238, 448.0, 464.0, 2.0**-9, 2.0**-10, 3 * 2.0**-11, 0.0])
+    x = torch.cat([extremes, torch.randn(4086) * torch.logspace(-4, 3, 4086)])
+    for dtype in (torch.float8_e4m3fn, torch.bfloat16, torch.float16):
+        most = torch.finfo(dtype).max
+        wanted = (x.clamp(-most, most) if dtype.itemsize == 1 else x).to(dtype)
+        got = torch.empty(x.shape, dtype=dtype)
+        kernels.cast_kernel[(1,)](x, got, SIZE=4096)
+        assert torch.equal(got.float(), wanted.float())
+
+
+@needs_interpreter
+@pytest.mark.parametrize("dtype", [torch.int8, torch.float8_e4m3fn, torch.bfloat16, torch.float16])
+def test_dots_multiply_values(dtype: torch.dtype, kernels: ModuleType) -> None:
+    torch.manual_seed(0)
+    a, b = ((torch.randn(32, 32) * 40).clamp(-127, 127).to(dtype) for _ in range(2))
+    got = torch.empty(32, 32, dtype=torch.int32 if dtype is torch.int8 else torch.float32)
+    kernels.dot_kernel[(1,)](a, b, got, SIZE=32)
+    torch.testing.assert_close(got.double(), a.double() @ b.double().T, rtol=1e-5, atol=1e-2)
+
+
+@needs_interpreter
+@pytest.mark.parametrize("dtype", [torch.int8, torch.float8_e4m3fn])
+def test_linear_takes_rows_the_copy_engine_cannot_read(dtype: torch.dtype) -> None:
+    generator = torch.Generator().manual_seed(0)
+    base = torch.randint(-99, 99, (7, 50), generator=generator).to(torch.int8)
+    x = base[1:, 1:49].to(torch.int8) if dtype is torch.int8 else base.float().to(dtype)[1:, 1:49]
+    weight = torch.randint(-99, 99, (33, 48), generator=generator).to(dtype)
+    scales = torch.rand(6, generator=generator), torch.rand(33, generator=generator)
+    wanted = wk.linear_8bit(x.contiguous(), scales[0], weight, scales[1], out_dtype=torch.float32)
+    with dispatch.use_backend(linear_8bit="triton"):
+        got = wk.linear_8bit(x, scales[0], weight, scales[1], out_dtype=torch.float32)
+    torch.testing.assert_close(got, wanted)

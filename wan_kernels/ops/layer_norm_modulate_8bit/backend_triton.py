@@ -1,0 +1,106 @@
+"""layer_norm_modulate_8bit in one Triton kernel. Experimental until a hardware record shows that it passes: it runs
+only when forced.
+
+Statistics in float32: the variance about the computed mean, both from the row in registers. Of two codes equally near
+a value it may take the other one, as quantize_rows does.
+"""
+
+import torch
+from torch import Tensor
+
+from wan_kernels import records
+from wan_kernels.common.quantize import LIMITS
+from wan_kernels.common.triton import (
+    Expectation,
+    Launch,
+    Outputs,
+    as_rows,
+    next_power_of_2,
+    reject_tensors,
+    running,
+    strides,
+    unavailable,
+    with_dense_rows,
+)
+from wan_kernels.common.triton_quantize import MAX_BLOCK, row_warps
+from wan_kernels.dispatch import register_backend
+
+NAME = "layer_norm_modulate_8bit"
+# Two programs of 8 warps on a multiprocessor, the row in registers.
+EXPECTS = Expectation(max_registers=128, min_ctas_per_sm=2, mnemonics=("SHFL",))
+
+
+def prepare(
+    x: Tensor,
+    scale: Tensor | None,
+    shift: Tensor | None,
+    weight: Tensor | None,
+    bias: Tensor | None,
+    index: Tensor | None,
+    eps: float,
+    dtype: torch.dtype,
+) -> tuple[Outputs, list[Launch]]:
+    """The outputs, and what fills them."""
+    codes = torch.empty(x.shape, dtype=dtype, device=x.device)
+    scales = torch.empty(x.shape[:-1], dtype=torch.float32, device=x.device)
+    if scales.numel() == 0:
+        return (codes, scales), []
+    rows, scale, shift = as_rows(x), with_dense_rows(scale), with_dense_rows(shift)
+    width = x.shape[-1]
+    block = next_power_of_2(width)
+    scale_strides, shift_strides, index_strides = strides(scale, 2), strides(shift, 2), strides(index, 2)
+    args = {
+        "x": rows,
+        "codes": codes,
+        "scales": scales,
+        "scale": scale,
+        "shift": shift,
+        "weight": with_dense_rows(weight),
+        "bias": with_dense_rows(bias),
+        "index": index,
+        "x_stride": rows.stride(0),
+        "scale_stride_sample": scale_strides[0],
+        "scale_stride_row": scale_strides[1],
+        "shift_stride_sample": shift_strides[0],
+        "shift_stride_row": shift_strides[1],
+        "index_stride_sample": index_strides[0],
+        "index_stride_token": index_strides[1],
+        "num_tokens": x.shape[1],
+        "width": width,
+        "eps": eps,
+    }
+    launch = Launch(
+        module="wan_kernels.ops.layer_norm_modulate_8bit.kernels_triton",
+        kernel="layer_norm_modulate_8bit_fwd_kernel",
+        grid=(rows.shape[0],),
+        args=args,
+        constants={"LIMIT": LIMITS[dtype], "BLOCK": block},
+        expects=EXPECTS,
+        num_warps=row_warps(block),
+    )
+    return (codes, scales), [launch]
+
+
+def reject(
+    x: Tensor,
+    scale: Tensor | None,
+    shift: Tensor | None,
+    weight: Tensor | None,
+    bias: Tensor | None,
+    index: Tensor | None,
+    eps: float,
+    dtype: torch.dtype,
+) -> str | None:
+    if not 0 < x.shape[-1] <= MAX_BLOCK:
+        return f"keeps a row in registers: it takes widths from 1 to {MAX_BLOCK}, got {x.shape[-1]}"
+    return reject_tensors(x, scale, shift, weight, bias)
+
+
+register_backend(
+    NAME,
+    "triton",
+    forward=running(prepare),
+    available=unavailable,
+    reject=reject,
+    unproven=lambda: records.unproven(NAME, "triton"),
+)
