@@ -27,7 +27,7 @@ def test_the_video_decodes_and_is_not_empty(frames):
 
 @pytest.mark.xfail(
     strict=True,
-    reason="the packaged DiT has had 24 minutes of training, too few: benchmarks/results/prompt_control.json",
+    reason="the packaged DiT needs more training on clips: benchmarks/results/prompt_control.json",
 )
 def test_the_prompts_are_shown(tmp_path):
     from benchmarks.vision import Sighting, look
