@@ -126,7 +126,7 @@ def text_to_video(name: str, dit: DiTConfig, sampling: SamplingDefaults) -> Mode
 
 _PRESETS = (
     # The latent statistics of the tiny VAE are measured when it is trained and come with its weights.
-    ModelConfig("tiny", "t2v", TINY_DIT, TINY_VAE, TINY_TEXT, SamplingDefaults((96, 96), 17, 8, 20, 3.0, 3.0)),
+    ModelConfig("tiny", "t2v", TINY_DIT, TINY_VAE, TINY_TEXT, SamplingDefaults((96, 96), 17, 8, 20, 3.0, 4.0)),
     text_to_video("1.3B", DIT_1_3B, SamplingDefaults((832, 480), 81, 16, 50, 8.0, 6.0)),
     text_to_video("14B", DIT_14B, SamplingDefaults((1280, 720), 81, 16, 50, 5.0, 5.0)),
     # No VAE yet: the 5B model needs that of Wan 2.2.
