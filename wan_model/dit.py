@@ -8,9 +8,11 @@ layers run in the dtype of their weights (or of autocast). Attribute names are t
 Source: arXiv 2503.20314, section 4.2; Wan2.1 at 9737cba, modules/model.py.
 """
 
+from collections.abc import Iterable
 from contextlib import nullcontext
 from dataclasses import dataclass
 from functools import cache, partial
+from typing import cast
 
 import torch
 import torch.nn.functional as F
@@ -127,6 +129,11 @@ class TextStates:
         return len(self.keys_values[0][0])
 
 
+def modulation_rows(modulation: Tensor, e_BR6D: Tensor) -> tuple[Tensor, ...]:
+    """shift, scale and gate of self-attention, then of the feed-forward: [B, R, D] float32 each."""
+    return (modulation.float().unsqueeze(1) + e_BR6D).unbind(2)
+
+
 class Block(nn.Module):
     def __init__(self, config: DiTConfig):
         super().__init__()
@@ -139,10 +146,6 @@ class Block(nn.Module):
         )
         self.modulation = nn.Parameter(torch.randn(1, 6, config.dim) / config.dim**0.5)
 
-    def modulate(self, e_BR6D: Tensor) -> tuple[Tensor, ...]:
-        """shift, scale and gate of self-attention, then of the feed-forward: [B, R, D] float32 each."""
-        return (self.modulation.float().unsqueeze(1) + e_BR6D).unbind(2)
-
     def forward(
         self,
         x_BLD: Tensor,
@@ -151,7 +154,7 @@ class Block(nn.Module):
         text: tuple[Tensor, Tensor],
         grid: tuple[int, int, int],
     ) -> Tensor:
-        shift1, scale1, gate1, shift2, scale2, gate2 = self.modulate(e_BR6D)
+        shift1, scale1, gate1, shift2, scale2, gate2 = modulation_rows(self.modulation, e_BR6D)
         eps, dtype = self.eps, compute_dtype(self.self_attn.q.weight)
 
         h = wk.layer_norm_modulate(x_BLD, scale1, shift1, index=index_BL, eps=eps, out_dtype=dtype)
@@ -234,7 +237,8 @@ class DiT(nn.Module):
             )
         context_BSD = F.pad(context_BSD, (0, 0, 0, config.text_len - context_BSD.shape[1]))
         context_BSD = self.text_embedding(context_BSD.to(self.patch_embedding.weight.dtype))
-        return TextStates(tuple(block.cross_attn.read_text(context_BSD) for block in self.blocks))  # type: ignore[operator,union-attr]
+        blocks = cast(Iterable[Block], self.blocks)
+        return TextStates(tuple(block.cross_attn.read_text(context_BSD) for block in blocks))
 
     def embed_time(self, timestep_BR: Tensor) -> tuple[Tensor, Tensor]:
         """The time embedding [B, R, D] and its projection to six modulation rows [B, R, 6, D], in float32."""

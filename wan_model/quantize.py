@@ -12,13 +12,13 @@ scales per token and per channel, arXiv 2211.10438.
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
-from typing import Any, Literal, get_args
+from typing import Any, Literal, cast, get_args
 
 import torch
 from torch import Tensor, nn
 
 import wan_kernels as wk
-from wan_model.dit import Block, CrossAttention, DiT, TextStates, rope_tables
+from wan_model.dit import Block, CrossAttention, DiT, TextStates, modulation_rows, rope_tables
 
 Precision = Literal["fp32", "bf16", "int8", "fp8"]
 PRECISIONS = get_args(Precision)
@@ -58,6 +58,10 @@ def dtype_of(precision: Precision) -> torch.dtype:
 class Linear8bit(nn.Module):
     """Linear layers of one input as one product of codes; their outputs lie side by side."""
 
+    weight: Tensor
+    weight_scale: Tensor
+    bias: Tensor
+
     def __init__(self, *layers: nn.Linear, dtype: torch.dtype):
         super().__init__()
         weight, scale = wk.quantize_rows(torch.cat([layer.weight for layer in layers]).detach(), dtype)
@@ -67,7 +71,7 @@ class Linear8bit(nn.Module):
         self.register_buffer("bias", torch.cat([layer.bias for layer in layers]).detach())
 
     def forward(self, codes: Codes, **epilogue: Any) -> Any:
-        return wk.linear_8bit(*codes, self.weight, self.weight_scale, self.bias, **epilogue)  # type: ignore[arg-type]
+        return wk.linear_8bit(*codes, self.weight, self.weight_scale, self.bias, **epilogue)
 
 
 class CrossAttention8bit(nn.Module):
@@ -101,8 +105,8 @@ class Block8bit(nn.Module):
         self.o = Linear8bit(attention.o, dtype=dtype)
         self.norm_q, self.norm_k, self.num_heads = attention.norm_q, attention.norm_k, attention.num_heads
         self.cross_attn = CrossAttention8bit(block.cross_attn, dtype)
-        self.ffn_up = Linear8bit(block.ffn[0], dtype=dtype)  # type: ignore[arg-type]
-        self.ffn_down = Linear8bit(block.ffn[2], dtype=dtype)  # type: ignore[arg-type]
+        self.ffn_up = Linear8bit(cast(nn.Linear, block.ffn[0]), dtype=dtype)
+        self.ffn_down = Linear8bit(cast(nn.Linear, block.ffn[2]), dtype=dtype)
         self.norm3, self.modulation = block.norm3, block.modulation
         del block.self_attn, block.ffn
 
@@ -114,7 +118,7 @@ class Block8bit(nn.Module):
         text: tuple[Tensor, Tensor],
         grid: tuple[int, int, int],
     ) -> Tensor:
-        shift1, scale1, gate1, shift2, scale2, gate2 = Block.modulate(self, e_BR6D)  # type: ignore[arg-type]
+        shift1, scale1, gate1, shift2, scale2, gate2 = modulation_rows(self.modulation, e_BR6D)
         norm = partial(wk.layer_norm_modulate_8bit, eps=self.eps, dtype=self.dtype)
 
         codes = norm(x_BLD, scale1, shift1, index=index_BL)
@@ -152,7 +156,7 @@ def quantize(dit: DiT, precision: Precision, *, keep: Sequence[int] = ()) -> lis
     high = name_of(dit.patch_embedding.weight.dtype)
     for index in range(num_blocks):
         if index not in keep:
-            dit.blocks[index] = Block8bit(dit.blocks[index], CODES[precision]).eval()  # type: ignore[arg-type]
+            dit.blocks[index] = Block8bit(cast(Block, dit.blocks[index]), CODES[precision]).eval()
     return make_plan(precision, high, num_blocks, sorted(set(keep)))
 
 
@@ -193,7 +197,7 @@ def layer_errors(
     def compare(name: str) -> Callable[[nn.Module, tuple[Tensor, ...], Tensor], None]:
         def hook(layer: nn.Module, args: tuple[Tensor, ...], output: Tensor) -> None:
             codes = wk.quantize_rows(args[0], CODES[precision])
-            got = Linear8bit(layer, dtype=CODES[precision])(codes, out_dtype=torch.float32)  # type: ignore[arg-type]
+            got = Linear8bit(cast(nn.Linear, layer), dtype=CODES[precision])(codes, out_dtype=torch.float32)
             errors.append(LayerError(name, sqnr_db(got, output)))
 
         return hook

@@ -115,7 +115,7 @@ def test_refuses() -> None:
     with pytest.raises(ValueError, match=r"\[precision\] blocks to keep must lie in \[0, 2\), got 7"):
         quantize(random_dit(), "int8", keep=[7])
     with pytest.raises(ValueError, match=r"\[precision\] must be one of fp32, bf16, int8, fp8, got 'int4'"):
-        load_pipeline("tiny", precision="int4")  # type: ignore[arg-type]
+        load_pipeline("tiny", precision="int4")
 
 
 def test_pipeline_records_its_precision(tmp_path) -> None:

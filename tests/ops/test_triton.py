@@ -24,7 +24,7 @@ print(dispatch.get("linear_8bit", "triton").unavailable)
 """
 
 needs_interpreter = pytest.mark.skipif(
-    not common.is_interpreting() or common.missing() is not None, reason="needs triton and its interpreter"
+    not common.is_interpreting(), reason="a GPU is here: kernels are compiled for it, and nothing is interpreted"
 )
 
 
