@@ -25,10 +25,6 @@ def test_the_video_decodes_and_is_not_empty(frames):
     assert frames.std() > 20
 
 
-@pytest.mark.xfail(
-    strict=True,
-    reason="the packaged DiT needs more training on clips: benchmarks/results/prompt_control.json",
-)
 def test_the_prompts_are_shown(tmp_path):
     from benchmarks.vision import Sighting, look
 
