@@ -11,6 +11,7 @@ import torch
 import wan_kernels  # noqa: F401  (fills the registry)
 from benchmarks import report
 from wan_kernels import benchmark, dispatch, records
+from wan_model.commands.bench import run_once
 
 
 def measured(op: str, case: str, backends: list[str], **options) -> dict[str, benchmark.Row]:
@@ -83,6 +84,27 @@ def test_files_are_whole_or_absent(tmp_path) -> None:
         benchmark.write_json(path, object())
     assert [each.name for each in tmp_path.iterdir()] == ["ops.json"]
     assert json.loads(path.read_text()) == saved
+
+
+def test_pytest_benchmark_runs_the_same_cases(tmp_path) -> None:
+    one = "gate_residual/wide_1.3B/bf16/fwd/cpu"
+    command = [sys.executable, "-m", "pytest", f"benchmarks/test_ops.py::test_speed[{one}]", "--benchmark-only"]
+    found = subprocess.run(
+        [*command, f"--benchmark-json={tmp_path / 'rows.json'}"], cwd=report.ROOT, capture_output=True, text=True
+    )
+    assert found.returncode == 0, found.stdout
+    [row] = json.loads((tmp_path / "rows.json").read_text())["benchmarks"]
+    assert row["param"] == one
+    assert row["stats"]["rounds"] == 10
+    assert row["extra_info"]["num_bytes"] == 8192 * 1536 * (4 + 4 + 2) + 4 * 1536
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="a GPU is here: the call would run")
+def test_a_profiled_call_needs_one_of_each_and_a_gpu() -> None:
+    with pytest.raises(ValueError, match=r"^\[bench\] --ncu must be told one op, .*, got none or several cases"):
+        run_once(None, ops=["rms_norm"], backends=["cpu"], cases=None, dtypes=["fp32"], directions=["fwd"])
+    with pytest.raises(ValueError, match=r"^\[bench\] --ncu must run on a CUDA device, got cpu"):
+        run_once("cpu", ops=["rms_norm"], backends=["cpu"], cases=["wide_1.3B"], dtypes=["fp32"], directions=["fwd"])
 
 
 def test_table_has_a_line_for_each_row() -> None:

@@ -99,12 +99,50 @@ def measure(
     a name that does not exist.
     """
     _check_names(ops, backends, cases, dtypes, directions)
-    for name in ops or _ops_with(backends):
+    names = ops or _ops_with(backends)
+    for subject in subjects(names, cases=cases, dtypes=dtypes, directions=directions, device=device):
+        yield from _measure_group(subject, backends, budget_s)
+
+
+def subjects(
+    ops: Sequence[str] | None = None,
+    *,
+    cases: Sequence[str] | None = None,
+    dtypes: Sequence[str] = tuple(DTYPES),
+    directions: Sequence[Direction] = DIRECTIONS,
+    device: str = "cpu",
+) -> Iterator[Subject]:
+    """What `measure` measures, without measuring: an op, a case, a dtype and a direction each."""
+    for name in ops or sorted(OPS):
         for case in chosen_cases(name, cases, device):
             for dtype in dtypes:
                 for direction in directions:
-                    subject = Subject(OPS[name], case, dtype, direction, device)
-                    yield from _measure_group(subject, backends, budget_s)
+                    yield Subject(OPS[name], case, dtype, direction, device)
+
+
+def prepare(subject: Subject, backend: str) -> Callable[[], object] | str:
+    """A call that does the subject's work once on `backend`, warmed up, or the reason why it has no figure."""
+    args = subject.case.args(DTYPES[subject.dtype], subject.device)
+    return _refusal(subject, backend, args) or _prepared(subject, backend, args)
+
+
+def run_once(op: str, backend: str, case: str, dtype: str, direction: Direction, device: str) -> str:
+    """One call between the profiler's start and stop, after one that warms up; returns its row's name.
+
+    For `ncu --profile-from-start off` and its like: what the profiler sees is exactly this call's kernels, inside an
+    NVTX range of the row's name. Raises ValueError for an unknown name or a backend that does not run.
+    """
+    _check_names([op], [backend], [case], [dtype], [direction])
+    [subject] = subjects([op], cases=[case], dtypes=[dtype], directions=[direction], device=device)
+    run = prepare(subject, backend)
+    if isinstance(run, str):
+        raise ValueError(f"[benchmark] {subject.row(backend).name} must run, but {run}")
+    torch.cuda.synchronize(device)
+    torch.cuda.profiler.start()
+    run()
+    torch.cuda.synchronize(device)
+    torch.cuda.profiler.stop()
+    return subject.row(backend).name
 
 
 def _ops_with(backends: Sequence[str] | None) -> list[str]:
@@ -280,14 +318,20 @@ def _prepared(subject: Subject, backend: str, args: tuple[Any, ...]) -> Callable
         function = op
     run = partial(function, *args) if subject.direction == "fwd" else _backward_run(op, function, args, backend)
 
+    force = {} if backend == COMPILED else {op.name: backend}
+
     def call() -> object:
-        if backend == COMPILED:
-            return run()
-        with dispatch.use_backend(**{op.name: backend}):
+        with dispatch.use_backend(**force):
             return run()
 
     call()
-    return call
+    return call if subject.device == "cpu" else partial(_in_range, subject.row(backend).name, call)
+
+
+def _in_range(name: str, call: Callable[[], object]) -> object:
+    """The call inside an NVTX range: profilers show rows by their names."""
+    with torch.cuda.nvtx.range(name):
+        return call()
 
 
 def _backward_run(op: Op, function: Any, args: tuple[Any, ...], backend: str) -> Callable[[], object]:

@@ -170,6 +170,9 @@ def bench_ops(
     ] = None,
     seconds: Annotated[float, typer.Option(help="For one op, case, dtype and direction.")] = 2.0,
     json_path: Annotated[Path | None, typer.Option("--json", metavar="FILE", help="Also write figures here.")] = None,
+    ncu: Annotated[
+        bool, typer.Option("--ncu", help="Run one call for a profiler; one op, backend, case, dtype, direction.")
+    ] = False,
 ) -> None:
     """Measure ops on several backends, interleaved, on the same inputs, beside a plain copy of as many bytes.
 
@@ -178,13 +181,22 @@ def bench_ops(
     \b
     wan bench ops --backend cpu,reference --json ops.json
     wan bench ops --op rms_norm,gate_residual --dtype fp32 --direction fwd
+    ncu --profile-from-start off wan bench ops --ncu --op rms_norm --backend cuda \\
+        --case 720p_81f_14B --dtype bf16 --direction fwd
     """
-    from wan_model.commands.bench import run
+    from wan_model.commands.bench import run, run_once
 
-    run(
-        json_path, device=device, budget_s=seconds, ops=split(op), backends=split(backend), cases=split(case),
-        dtypes=split(dtype), directions=split(direction),
-    )  # fmt: skip
+    choices = {
+        "ops": split(op),
+        "backends": split(backend),
+        "cases": split(case),
+        "dtypes": split(dtype),
+        "directions": split(direction),
+    }
+    if ncu:
+        run_once(device, **choices)
+    else:
+        run(json_path, device=device, budget_s=seconds, **choices)
 
 
 @bench_app.command("compare")

@@ -1,4 +1,7 @@
-"""Classifier-free guidance: push the prediction away from the negative prompt."""
+"""Classifier-free guidance: push the prediction away from the negative prompt.
+
+The push itself is a part of the solver's step, `wan_kernels.guided_update`.
+"""
 
 from collections.abc import Callable
 from typing import TypeVar
@@ -8,16 +11,11 @@ from torch import Tensor
 Condition = TypeVar("Condition")
 
 
-def apply_guidance(positive: Tensor, negative: Tensor, *, scale: float) -> Tensor:
-    """negative + scale * (positive - negative).
+def predict_both(
+    predict: Callable[[Condition], Tensor], positive: Condition, negative: Condition, *, scale: float
+) -> tuple[Tensor, Tensor | None]:
+    """`predict` under both conditions; at scale 1 the negative one cancels out and is not run.
 
-    positive, negative: velocities of one shape, float32. Source: arXiv 2207.12598, in the form of Wan2.1.
+    Source: arXiv 2207.12598, in the form of Wan2.1: negative + scale * (positive - negative).
     """
-    return negative + scale * (positive - negative)
-
-
-def guide(predict: Callable[[Condition], Tensor], positive: Condition, negative: Condition, *, scale: float) -> Tensor:
-    """Guided velocity from `predict(condition)`; at scale 1 the negative pass cancels out and is not run."""
-    if scale == 1:
-        return predict(positive)
-    return apply_guidance(predict(positive), predict(negative), scale=scale)
+    return predict(positive), None if scale == 1 else predict(negative)

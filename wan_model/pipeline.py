@@ -16,7 +16,7 @@ from wan_model.checkpoints import load_dit, load_text_encoder, load_vae
 from wan_model.conditioning import Conditioning, check_task, draw_noise, encode_prompts
 from wan_model.config import PRESETS, ModelConfig, get_preset
 from wan_model.dit import DiT
-from wan_model.guidance import apply_guidance, guide
+from wan_model.guidance import predict_both
 from wan_model.layouts import detect_model, find_tokenizer
 from wan_model.plan import estimate_memory, free_bytes
 from wan_model.quantize import CODES, LayerError, LayerPlan, Precision, dtype_of, layer_errors, quantize
@@ -37,9 +37,9 @@ class Cancelled(Exception):
 
 @dataclass(frozen=True)
 class StepInfo:
-    """What a callback sees before a step is taken: `step` counts from 1, `timestep` runs down from 1000.
+    """What a callback sees of a step: `step` counts from 1, `timestep` runs down from 1000.
 
-    `latents_BCTYX` is where the sampler stands, `denoised_BCTYX` the clean latents that the model now expects.
+    `latents_BCTYX` is what the model saw, `denoised_BCTYX` the clean latents that it expected there.
     """
 
     step: int
@@ -233,8 +233,7 @@ def generate(
 def sample(pipeline: Pipeline, settings: Settings, callback: Callback | None = None) -> Result:
     """The sampling loop.
 
-    callback: called once per step, with the model's velocity known and the step not yet taken; returning False ends
-        the run, for which `Cancelled` is raised.
+    callback: called once per step; returning False ends the run, for which `Cancelled` is raised.
     Numerics: latents and solver in float32, networks in the dtype of their weights.
     Raises: ValueError for settings the model cannot do, Cancelled.
     """
@@ -248,20 +247,20 @@ def sample(pipeline: Pipeline, settings: Settings, callback: Callback | None = N
     is_joint = fits_joint_guidance(pipeline, settings)
     predict = make_predictor(pipeline, text, scale=settings.guidance_scale, is_joint=is_joint)
     for i, timestep in enumerate(schedule.timesteps):
-        velocity = predict(state.latents, timestep)
-        denoised = state.latents - schedule.sigmas[i] * velocity
-        info = StepInfo(i + 1, solver.num_steps, timestep, state.latents, denoised, pipeline.vae.decode)
+        velocities = predict(state.latents, timestep)
+        after = solver.step(state, i, *velocities, guidance_scale=settings.guidance_scale)
+        info = StepInfo(i + 1, solver.num_steps, timestep, state.latents, after.denoised[-1], pipeline.vae.decode)
         if callback is not None and callback(info) is False:
             raise Cancelled(f"[generate] cancelled at step {i + 1} of {solver.num_steps}")
-        state = solver.step(state, i, velocity)
+        state = after
     videos = decode(pipeline.vae, state.latents)
     return Result(videos, settings, pipeline.config.name, str(pipeline.device), pipeline.precision)
 
 
 def make_predictor(
     pipeline: Pipeline, text: Conditioning, *, scale: float, is_joint: bool
-) -> Callable[[Tensor, int], Tensor]:
-    """The guided velocity, float32, of latents at a timestep.
+) -> Callable[[Tensor, int], tuple[Tensor, Tensor | None]]:
+    """The velocities of latents at a timestep under the prompt and, unless `scale` is 1, under the negative one.
 
     is_joint: run both passes as one batch of twice the size. Each expert reads a context once, when it first needs it.
     """
@@ -270,7 +269,7 @@ def make_predictor(
         contexts["both"] = torch.cat([text.context_BSD, text.negative_context_BSD])
     read_text = cache(lambda dit, which: dit.read_text(contexts[which]))
 
-    def predict(latents_BCTYX: Tensor, timestep: int) -> Tensor:
+    def predict(latents_BCTYX: Tensor, timestep: int) -> tuple[Tensor, Tensor | None]:
         dit = pipeline.dit_for(timestep)
 
         def velocity(which: str) -> Tensor:
@@ -279,8 +278,9 @@ def make_predictor(
             return dit(latents_BCTYX.repeat(len(states) // len(latents_BCTYX), 1, 1, 1, 1), timestep_B, states)
 
         if "both" in contexts:
-            return apply_guidance(*velocity("both").chunk(2), scale=scale)
-        return guide(velocity, "positive", "negative", scale=scale)
+            positive, negative = velocity("both").chunk(2)
+            return positive, negative
+        return predict_both(velocity, "positive", "negative", scale=scale)
 
     return predict
 

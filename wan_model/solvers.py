@@ -3,14 +3,15 @@
     solver = make_solver("unipc", make_schedule("unipc", 50, shift=5.0).sigmas)
     state = solver.init(noise)
     for i in range(solver.num_steps):
-        state = solver.step(state, i, model(state.latents, ...))
+        state = solver.step(state, i, model(state.latents, ...))  # and the negative prompt's velocity, with a scale
     result = state.latents
 
 With velocity v = noise - data, the clean sample a model sees is x0 = x - sigma * v. UniPC and DPM++ integrate x0 over
 half the log signal-to-noise ratio lambda = log((1 - sigma) / sigma), where the linear part of the ODE is exact:
 a step over h = lambda_t - lambda_s is x_t = (sigma_t / sigma_s) * x_s - alpha_t * expm1(-h) * (x0 + corrections).
 
-Coefficients are float64 on the host; sums of tensors are at least float32. Latents of any shape.
+So each step is a sum of tensors whose weights are known beforehand: float64 on the host, and one fused pass over the
+latents, guidance included, in at least float32. Latents of any shape.
 Sources: UniPC, arXiv 2302.04867 (B2, order 2); DPM-Solver++ 2M, arXiv 2211.01095 (midpoint); the order of the first
 and last steps as in Wan2.1 `utils/fm_solvers_unipc.py` and `utils/fm_solvers.py` at 9737cba.
 """
@@ -23,14 +24,17 @@ from itertools import pairwise
 import torch
 from torch import Tensor
 
+import wan_kernels as wk
 from wan_model.schedules import SolverName, check_solver
+
+NO_BASE = (1.0, 0.0, 0.0, 0.0)
 
 
 @dataclass(frozen=True)
 class SolverState:
     """Where a trajectory stands: the sample to show the model next, and what later steps need of the past.
 
-    base: the sample the last step left from. denoised: the model's clean samples, at most two, newest last.
+    base: the sample the last step left from, corrected. denoised: the model's clean samples, at most two, newest last.
     """
 
     latents: Tensor
@@ -39,11 +43,23 @@ class SolverState:
 
 
 @dataclass(frozen=True)
+class Weights:
+    """A step as sums of tensors: see `wan_kernels.guided_update`.
+
+    start: of (base, denoised before the last, last denoised, denoised), for the sample to leave from; None: from the
+    sample that the model saw. result: of (start, last denoised, denoised).
+    """
+
+    result: tuple[float, float, float]
+    start: tuple[float, float, float, float] | None = None
+
+
+@dataclass(frozen=True)
 class Solver:
     """A grid of noise levels and the rule that steps along it."""
 
     grid: "Grid"
-    advance: Callable[["Grid", int, SolverState, Tensor], SolverState]
+    weights: Callable[["Grid", int], Weights]
 
     @property
     def num_steps(self) -> int:
@@ -53,9 +69,40 @@ class Solver:
         """State before the first step; `latents` is the noise."""
         return SolverState(latents.to(torch.promote_types(latents.dtype, torch.float32)))
 
-    def step(self, state: SolverState, i: int, velocity: Tensor) -> SolverState:
-        """From sigmas[i] to sigmas[i + 1], given the model's velocity at `state.latents`. Steps go in order from 0."""
-        return self.advance(self.grid, i, state, velocity.to(state.latents.dtype))
+    def step(
+        self,
+        state: SolverState,
+        i: int,
+        velocity: Tensor,
+        negative: Tensor | None = None,
+        *,
+        guidance_scale: float = 1.0,
+    ) -> SolverState:
+        """From sigmas[i] to sigmas[i + 1], given the model's velocity at `state.latents`. Steps go in order from 0.
+
+        negative: the velocity under the negative prompt, to be guided away from with `guidance_scale`.
+        """
+        weights = self.weights(self.grid, i)
+        latents, denoised, base = wk.guided_update(
+            velocity,
+            negative,
+            state.latents,
+            *history(state, weights),
+            guidance_scale=guidance_scale,
+            sigma=self.grid.sigmas[i],
+            base_weights=weights.start or NO_BASE,
+            weights=weights.result,
+        )
+        start = state.latents if base is None else base
+        return SolverState(latents, base=start, denoised=(*state.denoised, denoised)[-2:])
+
+
+def history(state: SolverState, weights: Weights) -> tuple[Tensor | None, Tensor | None, Tensor | None]:
+    """Of (base, clean sample before the last, last clean sample) those that have a weight: the rest need no reading."""
+    older, newer = (None, None, *state.denoised)[-2:]
+    if weights.start is None:
+        return None, None, newer if weights.result[1] else None
+    return state.base, older if weights.start[1] else None, newer
 
 
 def make_solver(name: SolverName, sigmas: Sequence[float]) -> Solver:
@@ -68,8 +115,8 @@ def make_solver(name: SolverName, sigmas: Sequence[float]) -> Solver:
     falls = all(before > after for before, after in pairwise(levels))
     if len(levels) < 2 or not falls or levels[0] > 1 or levels[-1] < 0:
         raise ValueError(f"[solver] sigmas must fall from at most 1 to at least 0, got {list(levels)}")
-    advance = {"unipc": _unipc_step, "dpm++": _dpmpp_step, "euler": _euler_step}[name]
-    return Solver(Grid(levels), advance)
+    weights = {"unipc": _unipc_weights, "dpm++": _dpmpp_weights, "euler": _euler_weights}[name]
+    return Solver(Grid(levels), weights)
 
 
 @dataclass(frozen=True)
@@ -96,57 +143,45 @@ class Grid:
         """Second order, but first order where no history exists yet and where the grid ends."""
         return 1 if i in (0, len(self.sigmas) - 2) else 2
 
-    def exponential_step(self, i: int, base: Tensor, denoised: Tensor) -> Tensor:
-        """From sigmas[i] to sigmas[i + 1] with the clean sample held at `denoised`."""
-        sigma_s, sigma_t = self.sigmas[i], self.sigmas[i + 1]
-        return (sigma_t / sigma_s) * base + self.gain(i) * denoised
+    def shrinkage(self, i: int) -> float:
+        """sigma_t / sigma_s of step i: how much of the sample stays."""
+        return self.sigmas[i + 1] / self.sigmas[i]
 
     def gain(self, i: int) -> float:
         """-alpha_t * expm1(-h) of step i: how far the sample moves per unit of clean sample."""
         return -(1 - self.sigmas[i + 1]) * math.expm1(self.lambda_(i) - self.lambda_(i + 1))
 
 
-def _denoise(grid: Grid, i: int, state: SolverState, velocity: Tensor) -> Tensor:
-    return state.latents - grid.sigmas[i] * velocity
+def _euler_weights(grid: Grid, i: int) -> Weights:
+    """x + (sigma_t - sigma_s) * v, with v = (x - x0) / sigma_s."""
+    stays = grid.shrinkage(i)
+    return Weights((stays, 0.0, 1 - stays))
 
 
-def _euler_step(grid: Grid, i: int, state: SolverState, velocity: Tensor) -> SolverState:
-    return SolverState(state.latents + (grid.sigmas[i + 1] - grid.sigmas[i]) * velocity)
+def _dpmpp_weights(grid: Grid, i: int) -> Weights:
+    return Weights(_predictor(grid, i))
 
 
-def _dpmpp_step(grid: Grid, i: int, state: SolverState, velocity: Tensor) -> SolverState:
-    denoised = (*state.denoised, _denoise(grid, i, state, velocity))[-2:]
-    return SolverState(_predict(grid, i, state.latents, denoised), denoised=denoised)
-
-
-def _unipc_step(grid: Grid, i: int, state: SolverState, velocity: Tensor) -> SolverState:
-    now = _denoise(grid, i, state, velocity)
+def _unipc_weights(grid: Grid, i: int) -> Weights:
     # The corrector redoes the step that led here, now that the model has seen where it led.
-    base = state.latents if state.base is None else _correct(grid, i - 1, state.base, state.denoised, now)
-    denoised = (*state.denoised, now)[-2:]
-    return SolverState(_predict(grid, i, base, denoised), base=base, denoised=denoised)
+    return Weights(_predictor(grid, i), start=None if i == 0 else _corrector(grid, i - 1))
 
 
-def _predict(grid: Grid, i: int, base: Tensor, denoised: tuple[Tensor, ...]) -> Tensor:
+def _predictor(grid: Grid, i: int) -> tuple[float, float, float]:
     """x0 extrapolated half a step ahead from the last two. UniPC's B2 predictor of order 2 and DPM++ 2M are one."""
-    latents = grid.exponential_step(i, base, denoised[-1])
-    if grid.step_order(i) == 1:
-        return latents
-    ahead = 0.5 * grid.slope(i - 1, i, i + 1)
-    return latents + grid.gain(i) * ahead * (denoised[-1] - denoised[-2])
+    ahead = 0.0 if grid.step_order(i) == 1 else 0.5 * grid.slope(i - 1, i, i + 1)
+    return grid.shrinkage(i), -grid.gain(i) * ahead, grid.gain(i) * (1 + ahead)
 
 
-def _correct(grid: Grid, i: int, base: Tensor, denoised: tuple[Tensor, ...], now: Tensor) -> Tensor:
-    """Step i again, with x0 interpolated through its end `now`, its start, and (order 2) the step before."""
-    latents = grid.exponential_step(i, base, denoised[-1])
-    if grid.step_order(i) == 1:
-        return latents + grid.gain(i) * 0.5 * (now - denoised[-1])
-    past, present = _corrector_weights(grid, i)
-    return latents + grid.gain(i) * (past * (denoised[-2] - denoised[-1]) + present * (now - denoised[-1]))
+def _corrector(grid: Grid, i: int) -> tuple[float, float, float, float]:
+    """Step i again, with x0 interpolated through its end, its start, and (order 2) the step before."""
+    past, end = (0.0, 0.5) if grid.step_order(i) == 1 else _corrector_weights(grid, i)
+    gain = grid.gain(i)
+    return grid.shrinkage(i), gain * past, gain * (1 - past - end), gain * end
 
 
 def _corrector_weights(grid: Grid, i: int) -> tuple[float, float]:
-    """Weights of the differences to the sample before and to the sample after: equations 5 to 9 of the paper.
+    """Weights of the clean samples' differences, to the one before and the one after: equations 5 to 9 of the paper.
 
     With r = (lambda_{i-1} - lambda_i) / h they solve past * r + present = b1 and past * r^2 + present = b2.
     """

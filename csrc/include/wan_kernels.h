@@ -226,6 +226,24 @@ WK_API wk_status wk_linear_8bit(const wk_tensor *out, const wk_tensor *out_scale
  * weight [N, K] WK_INT8. CPU only. */
 WK_API wk_status wk_pack_linear_8bit(const wk_tensor *out, const wk_tensor *weight);
 
+/* ---- guided_update ---------------------------------------------------------------------------------------------- */
+
+/* What a linear multistep solver does between two forwards of the model, guidance included:
+ *
+ *   velocity = negative + guidance_scale * (positive - negative)
+ *   denoised = latents - sigma * velocity
+ *   start    = base_weights . (base, older, newer, denoised), or latents where base is NULL
+ *   result   = weights . (start, newer, denoised)
+ *
+ * All vectors [M], contiguous. positive and negative of one dtype, fp32, bf16 or fp16; the others fp32. negative NULL:
+ * no guidance. older, newer NULL: zeros. start NULL exactly where base is. result may be latents itself.
+ * Numerics: fp32. CPU only. */
+WK_API wk_status wk_guided_update(const wk_tensor *result, const wk_tensor *denoised, const wk_tensor *start,
+                                  const wk_tensor *positive, const wk_tensor *negative, const wk_tensor *latents,
+                                  const wk_tensor *base, const wk_tensor *older, const wk_tensor *newer,
+                                  double guidance_scale, double sigma, const double base_weights[4],
+                                  const double weights[3], void *stream);
+
 #ifdef __cplusplus
 }
 #endif

@@ -194,6 +194,21 @@ void register_channel_rms_norm_silu(py::module_ &m) {
   });
 }
 
+void register_guided_update(py::module_ &m) {
+  m.def("guided_update", [](const Object &result, const Object &denoised, const Object &start, const Object &positive,
+                            const Object &negative, const Object &latents, const Object &base, const Object &older,
+                            const Object &newer, double guidance_scale, double sigma,
+                            const std::array<double, 4> &base_weights, const std::array<double, 3> &weights) {
+    const Argument a_result(result), a_denoised(denoised), a_start(start), a_positive(positive), a_negative(negative),
+        a_latents(latents), a_base(base), a_older(older), a_newer(newer);
+    run(a_latents, [&](void *stream) {
+      return wk_guided_update(a_result.get(), a_denoised.get(), a_start.get(), a_positive.get(), a_negative.get(),
+                              a_latents.get(), a_base.get(), a_older.get(), a_newer.get(), guidance_scale, sigma,
+                              base_weights.data(), weights.data(), stream);
+    });
+  });
+}
+
 }  // namespace
 
 PYBIND11_MODULE(_native, m) {
@@ -211,4 +226,5 @@ PYBIND11_MODULE(_native, m) {
   register_gate_residual(m);
   register_rms_norm_rope(m);
   register_channel_rms_norm_silu(m);
+  register_guided_update(m);
 }

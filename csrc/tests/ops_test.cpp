@@ -357,6 +357,42 @@ void test_layer_norm_modulate_8bit() {
   }
 }
 
+void test_guided_update() {
+  const double of[4] = {0.9, -0.1, 0.15, 0.05}, by[3] = {0.8, -0.05, 0.25};
+  for (int32_t dtype : kDtypes) {
+    for (int64_t count : {1, 16, 37}) {
+      const Tensor positive({count}, dtype, numbers(count, 1)), negative({count}, dtype, numbers(count, 2));
+      const Tensor latents({count}, WK_FLOAT32, numbers(count, 3)), base({count}, WK_FLOAT32, numbers(count, 4));
+      const Tensor older({count}, WK_FLOAT32, numbers(count, 5)), newer({count}, WK_FLOAT32, numbers(count, 6));
+      const Tensor result({count}, WK_FLOAT32), denoised({count}, WK_FLOAT32), start({count}, WK_FLOAT32);
+      const auto step = [&](bool is_full) {
+        return wk_guided_update(&result.view, &denoised.view, is_full ? &start.view : nullptr, &positive.view,
+                                is_full ? &negative.view : nullptr, &latents.view, is_full ? &base.view : nullptr,
+                                is_full ? &older.view : nullptr, is_full ? &newer.view : nullptr, 5.0, 0.5, of, by,
+                                nullptr);
+      };
+      for (bool is_full : {true, false}) {
+        EXPECT_OK(step(is_full));
+        Values wanted[3];
+        for (size_t i = 0; i < static_cast<size_t>(count); ++i) {
+          const double away = negative.values()[i], toward = positive.values()[i];
+          const double clean = latents.values()[i] - 0.5 * (is_full ? away + 5.0 * (toward - away) : toward);
+          const double past = is_full ? newer.values()[i] : 0.0;
+          const double from = is_full
+                                  ? of[0] * base.values()[i] + of[1] * older.values()[i] + of[2] * past + of[3] * clean
+                                  : latents.values()[i];
+          wanted[0].push_back(by[0] * from + by[1] * past + by[2] * clean);
+          wanted[1].push_back(clean);
+          wanted[2].push_back(from);
+        }
+        EXPECT_NEAR(result.values(), wanted[0], 1e-5);
+        EXPECT_NEAR(denoised.values(), wanted[1], 1e-5);
+        if (is_full) EXPECT_NEAR(start.values(), wanted[2], 1e-5);
+      }
+    }
+  }
+}
+
 void test_empty() {
   const Tensor x({0, 4}, WK_FLOAT32), weight({4}, WK_FLOAT32, numbers(4, 1)), grad_weight({4}, WK_FLOAT32);
   EXPECT_OK(wk_rms_norm(&x.view, &x.view, &weight.view, kEps, nullptr));
@@ -431,6 +467,15 @@ void test_refusals() {
   crossed.stride[3] = 3;
   EXPECT_REFUSED(wk_channel_rms_norm_silu(&image.view, &crossed, &weight.view, 1, nullptr), WK_ERROR_UNSUPPORTED,
                  "x must be contiguous in space");
+
+  const Tensor line({3}, WK_FLOAT32, numbers(3, 6));
+  const double weights[4] = {1.0, 0.0, 0.0, 0.0};
+  EXPECT_REFUSED(wk_guided_update(&line.view, &line.view, nullptr, &line.view, nullptr, &line.view, &line.view, nullptr,
+                                  nullptr, 1.0, 0.5, weights, weights, nullptr),
+                 invalid, "start must come with base");
+  EXPECT_REFUSED(wk_guided_update(&line.view, &line.view, nullptr, &line.view, nullptr, &x.view, nullptr, nullptr,
+                                  nullptr, 1.0, 0.5, weights, weights, nullptr),
+                 invalid, "latents must have 1 dimension");
   EXPECT_REFUSED(wk_cpu_isa(nullptr), invalid, "name must not be NULL");
 }
 
@@ -467,6 +512,7 @@ int main(int argc, char **argv) {
   test_quantize_rows();
   test_layer_norm_modulate_8bit();
   test_linear_8bit();
+  test_guided_update();
   test_empty();
   test_refusals();
   std::printf("ran on %s with %s\n", isa, wk_build_info());

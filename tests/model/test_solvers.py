@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import torch
 
-from wan_model.guidance import apply_guidance, guide
+from wan_model.guidance import predict_both
 from wan_model.schedules import make_schedule
 from wan_model.solvers import make_solver
 
@@ -153,9 +153,18 @@ def test_unknown_solver_is_refused():
         make_solver("ddim", [1.0, 0.0])
 
 
-def test_guidance_is_the_official_formula():
-    positive, negative = torch.tensor([1.0, 2.0]), torch.tensor([0.5, -1.0])
-    assert torch.equal(apply_guidance(positive, negative, scale=5.0), negative + 5.0 * (positive - negative))
+@pytest.mark.parametrize("name", ["unipc", "dpm++", "euler"])
+def test_guidance_inside_the_step_is_the_official_formula(name):
+    """Stepping with both velocities and a scale is stepping with negative + scale * (positive - negative)."""
+    sigmas = list(make_schedule("unipc", 5, shift=5.0).sigmas)
+    solver = make_solver(name, sigmas)
+    noise = torch.randn(2, 16, 3, 5, generator=torch.Generator().manual_seed(0))
+    one, other = solver.init(noise), solver.init(noise)
+    for i in range(solver.num_steps):
+        positive, negative = velocity_field(one.latents, sigmas[i]), velocity_field(one.latents, sigmas[i] + 0.1)
+        one = solver.step(one, i, positive, negative, guidance_scale=5.0)
+        other = solver.step(other, i, negative + 5.0 * (positive - negative))
+        torch.testing.assert_close(one.latents, other.latents, rtol=1e-5, atol=1e-5)
 
 
 def test_guidance_of_one_runs_no_negative_pass():
@@ -165,7 +174,7 @@ def test_guidance_of_one_runs_no_negative_pass():
         asked.append(prompt)
         return torch.tensor([float(len(prompt))])
 
-    assert guide(predict, "cat", "dog!", scale=1.0).item() == 3.0
+    assert predict_both(predict, "cat", "dog!", scale=1.0) == (torch.tensor([3.0]), None)
     assert asked == ["cat"]
-    assert guide(predict, "cat", "dog!", scale=2.0).item() == 2.0
+    assert predict_both(predict, "cat", "dog!", scale=2.0) == (torch.tensor([3.0]), torch.tensor([4.0]))
     assert asked == ["cat", "cat", "dog!"]

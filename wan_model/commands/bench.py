@@ -25,6 +25,20 @@ def run(json_path: Path | None, *, device: str | None, budget_s: float, **choice
         print(f"\n{json_path}")
 
 
+def run_once(device: str | None, **choices: list[str] | None) -> None:
+    """One call of one op for a profiler; prints its name. Each choice must name exactly one."""
+    several = [name for name, given in choices.items() if given is None or len(given) != 1]
+    if several:
+        raise ValueError(
+            f"[bench] --ncu must be told one op, backend, case, dtype and direction, got none or several {several[0]}"
+        )
+    place = resolve_device(device)
+    if place.type != "cuda":
+        raise ValueError(f"[bench] --ncu must run on a CUDA device, got {place}")
+    one: list[Any] = [given[0] for given in choices.values() if given]
+    print(benchmark.run_once(*one, device=str(place)))
+
+
 def watched(rows: Iterable[Row]) -> Iterator[Row]:
     """The same rows, each named on stderr as it comes; silent in a pipe."""
     from rich.console import Console

@@ -70,12 +70,12 @@ WK_INLINE Halves lower(Words bits) { return __builtin_convertvector(bits, Halves
 
 WK_INLINE Floats widen(Halves bits, bf16) { return (Floats)(extend(bits) << 16); }
 
-// Round to nearest, ties to even; NaN becomes the quiet NaN.
-WK_INLINE Halves narrow(Floats value, bf16) {
+// The nearest bf16, ties to even, in the upper half of each word, whatever in the lower; NaN becomes the quiet NaN.
+WK_INLINE Words nearest_bf16(Floats value) {
   const Words bits = (Words)value;
-  const Words rounded = (bits + 0x7fffu + ((bits >> 16) & 1u)) >> 16;
-  return lower(select(value != value, Words{} + 0x7fc0u, rounded));
+  return select(value != value, Words{} + 0x7fc00000u, bits + 0x7fffu + ((bits >> 16) & 1u));
 }
+WK_INLINE Halves narrow(Floats value, bf16) { return lower(nearest_bf16(value) >> 16); }
 
 #if WK_X86_INTRINSICS && defined(__AVX512F__)
 WK_INLINE Floats widen(Halves bits, fp16) { return (Floats)_mm512_maskz_cvtph_ps(0xffff, (__m256i)bits); }
@@ -167,10 +167,8 @@ WK_INLINE Floats kept(Floats value, Part part) {
 
 // The value as it reads back from a T.
 WK_INLINE Floats round_to(Floats value, float) { return value; }
-template <class T>
-WK_INLINE Floats round_to(Floats value, T) {
-  return widen(narrow(value, T{}), T{});
-}
+WK_INLINE Floats round_to(Floats value, bf16) { return (Floats)(nearest_bf16(value) & 0xffff0000u); }
+WK_INLINE Floats round_to(Floats value, fp16) { return widen(narrow(value, fp16{}), fp16{}); }
 
 // ---- arithmetic ----
 
@@ -216,30 +214,55 @@ WK_INLINE Floats root(Floats value) {
 }
 #endif
 
-// e^x within 2 ulp for x in [-87, 88]; 0 below, infinity above 88.72. NaN stays NaN.
-WK_INLINE Floats exponential(Floats x) {
-  const Masks overflows = x > splat(88.72283f);
-  const Masks vanishes = x < splat(-87.33654f);
-  Floats bounded = select(x > splat(88.37f), splat(88.37f), x);
-  bounded = select(vanishes, splat(-87.33654f), bounded);
+// The smaller and the larger of both; NaN in `value` stays.
+#if WK_X86_INTRINSICS && defined(__AVX512F__)
+WK_INLINE Floats at_most(Floats value, Floats bound) {
+  return (Floats)_mm512_maskz_min_ps(0xffff, (__m512)bound, (__m512)value);
+}
+WK_INLINE Floats at_least(Floats value, Floats bound) {
+  return (Floats)_mm512_maskz_max_ps(0xffff, (__m512)bound, (__m512)value);
+}
+#elif WK_X86_INTRINSICS && defined(__AVX2__)
+WK_INLINE Floats at_most(Floats value, Floats bound) { return (Floats)_mm256_min_ps((__m256)bound, (__m256)value); }
+WK_INLINE Floats at_least(Floats value, Floats bound) { return (Floats)_mm256_max_ps((__m256)bound, (__m256)value); }
+#elif WK_X86_INTRINSICS
+WK_INLINE Floats at_most(Floats value, Floats bound) { return (Floats)_mm_min_ps((__m128)bound, (__m128)value); }
+WK_INLINE Floats at_least(Floats value, Floats bound) { return (Floats)_mm_max_ps((__m128)bound, (__m128)value); }
+#else
+WK_INLINE Floats at_most(Floats value, Floats bound) { return select(value > bound, bound, value); }
+WK_INLINE Floats at_least(Floats value, Floats bound) { return select(value < bound, bound, value); }
+#endif
+
+// 1 / value for a size between 2^-126 and 2^126. An estimate of 14 bits and one step of Newton's take a third of the
+// time of AVX-512's division, within 2 ulp.
+#if WK_X86_INTRINSICS && defined(__AVX512F__)
+WK_INLINE Floats reciprocal(Floats value) {
+  const Floats estimate = (Floats)_mm512_maskz_rcp14_ps(0xffff, (__m512)value);
+  return estimate * (splat(2.0f) - value * estimate);
+}
+#else
+WK_INLINE Floats reciprocal(Floats value) { return splat(1.0f) / value; }
+#endif
+
+// 1 / (1 + e^-x): as exact as float32 arithmetic on x * log2(e) lets it be, 1e-6 of the result at x = -10. 0 below -87,
+// so that minus infinity times it is NaN as IEEE says. NaN stays NaN.
+WK_INLINE Floats sigmoid(Floats x) {
+  const Floats power = at_most(at_least(x, splat(-87.0f)), splat(87.0f)) * splat(-1.44269504f);
   // Adding 1.5 * 2^23 rounds to an integer and leaves it in the low mantissa bits.
   const Floats magic = splat(12582912.0f);
-  const Floats shifted = bounded * splat(1.44269504f) + magic;
-  const Floats power = shifted - magic;
-  const Floats rest = (bounded - power * splat(0.693359375f)) - power * splat(-2.12194440e-4f);
-  Floats series = splat(1.9875691500e-4f);
-  series = series * rest + splat(1.3981999507e-3f);
-  series = series * rest + splat(8.3334519073e-3f);
-  series = series * rest + splat(4.1665795894e-2f);
-  series = series * rest + splat(1.6666665459e-1f);
-  series = series * rest + splat(5.0000001201e-1f);
-  series = series * rest * rest + rest + splat(1.0f);
-  const Words exponent = ((Words)shifted - (Words)magic) << 23;
-  const Floats result = (Floats)((Words)series + exponent);
-  return select(overflows, splat(__builtin_inff()), select(vanishes, zeros(), result));
+  const Floats shifted = power + magic;
+  const Floats rest = power - (shifted - magic);
+  // 2^rest for rest in [-0.5, 0.5].
+  Floats series = splat(1.3264727e-3f);
+  series = series * rest + splat(9.6715127e-3f);
+  series = series * rest + splat(5.5507337e-2f);
+  series = series * rest + splat(2.4022242e-1f);
+  series = series * rest + splat(6.9314698e-1f);
+  series = series * rest + splat(1.0f);
+  // The integer moves into the exponent's place.
+  const Floats odds = (Floats)((Words)series + ((Words)shifted << 23));
+  return select(x < splat(-87.0f), zeros(), reciprocal(splat(1.0f) + odds));
 }
-
-WK_INLINE Floats sigmoid(Floats x) { return splat(1.0f) / (splat(1.0f) + exponential(-x)); }
 
 // ---- rows ----
 

@@ -23,8 +23,8 @@ FLASH_MAX_HEAD_WIDTH = 256
 # The memory-efficient kernel reads the bias in vectors, and pads its log-sum-exp to whole blocks of queries.
 BIAS_ALIGNMENT = 16
 LSE_ALIGNMENT = 32
-# Torch's flash backward on CPU spends 0.09 ms on a head before any work. Up to so many logits per head plain products are
-# faster in 16 bits (bf16, Zen 4, 2 cores, H 128; ms flash, products): 64 x 2 heads of 36 x 36 13.7, 4.7; 16 x 2
+# Torch's flash backward on CPU spends 0.09 ms on a head before any work. Up to so many logits per head plain products
+# are faster in 16 bits (bf16, Zen 4, 2 cores, H 128; ms flash, products): 64 x 2 heads of 36 x 36 13.7, 4.7; 16 x 2
 # heads of 180 x 32 10.2, 6.7; of 180 x 180 21, 16; of 12 heads of 780 x 780 flash is the faster.
 SMALL_HEAD = 2**16
 # Logits held at once where a gradient flows through the log-sum-exp: 256 MiB of float32.
