@@ -36,7 +36,8 @@ def run_once(device: str | None, **choices: list[str] | None) -> None:
     if place.type != "cuda":
         raise ValueError(f"[bench] --ncu must run on a CUDA device, got {place}")
     one: list[Any] = [given[0] for given in choices.values() if given]
-    print(benchmark.run_once(*one, device=str(place)))
+    op, backend, case, dtype, direction = one
+    print(benchmark.run_once(op, backend, case, dtype, direction, str(place)))
 
 
 def watched(rows: Iterable[Row]) -> Iterator[Row]:
