@@ -38,10 +38,11 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: p
         return
     terminalreporter.section("backends that ran, and how many cases each")
     names = list(dict.fromkeys(standing.backend for standing in dispatch.survey()))
-    terminalreporter.write_line(f"{'':<24}" + "".join(f"{name:>11}" for name in names))
+    width = max(map(len, dispatch.ops())) + 1
+    terminalreporter.write_line(f"{'':<{width}}" + "".join(f"{name:>11}" for name in names))
     for op in dispatch.ops():
         cells = [str(ran[op, name] or "-") for name in names]
-        terminalreporter.write_line(f"{op:<24}" + "".join(f"{cell:>11}" for cell in cells))
+        terminalreporter.write_line(f"{op:<{width}}" + "".join(f"{cell:>11}" for cell in cells))
     for standing in dispatch.survey():
         is_hole = not ran[standing.op, standing.backend] and standing.backend in dispatch.names(standing.op)
         if standing.reason and is_hole:

@@ -6,6 +6,8 @@ from wan_kernels.ops.causal_conv3d.api import causal_conv3d
 from wan_kernels.ops.channel_rms_norm_silu.api import channel_rms_norm_silu
 from wan_kernels.ops.gate_residual.api import gate_residual
 from wan_kernels.ops.guided_update.api import guided_update
+from wan_kernels.ops.gate_residual_layer_norm_modulate.api import gate_residual_layer_norm_modulate
+from wan_kernels.ops.gate_residual_layer_norm_modulate_8bit.api import gate_residual_layer_norm_modulate_8bit
 from wan_kernels.ops.layer_norm_modulate.api import layer_norm_modulate
 from wan_kernels.ops.layer_norm_modulate_8bit.api import layer_norm_modulate_8bit
 from wan_kernels.ops.linear_8bit.api import linear_8bit, pack_linear_8bit
@@ -19,6 +21,8 @@ __all__ = [
     "channel_rms_norm_silu",
     "gate_residual",
     "guided_update",
+    "gate_residual_layer_norm_modulate",
+    "gate_residual_layer_norm_modulate_8bit",
     "layer_norm_modulate",
     "layer_norm_modulate_8bit",
     "linear_8bit",

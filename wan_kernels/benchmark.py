@@ -193,14 +193,16 @@ def write_json(path: Path, value: Any) -> None:
 
 def table(rows: Sequence[Row]) -> str:
     """Rows for people: one line each, groups apart, times the group's `clone` in the last column."""
-    lines = [f"{'':<64}{'median ms':>11}{'p10':>10}{'p90':>10}{'GB/s':>8}{'TFLOP/s':>9}{'% bound':>9}{'x clone':>9}"]
+    width = max([64, *(len(row.name) + 1 for row in rows)])
+    heading = f"{'median ms':>11}{'p10':>10}{'p90':>10}{'GB/s':>8}{'TFLOP/s':>9}{'% bound':>9}{'x clone':>9}"
+    lines = [" " * width + heading]
     clones = {row.name.rpartition("/")[0]: row.ms_median for row in rows if row.backend == CLONE}
     group = None
     for row in rows:
         if group not in (None, row.name.rpartition("/")[0]):
             lines.append("")
         group = row.name.rpartition("/")[0]
-        lines.append(f"{row.name:<64}" + _figures(row, clones.get(group)))
+        lines.append(f"{row.name:<{width}}" + _figures(row, clones.get(group)))
     return "\n".join(lines)
 
 

@@ -234,6 +234,8 @@ def _backward_by_autograd(op: Op) -> Callable[..., tuple[Tensor | None, ...]]:
             result = op.reference.forward(*args)
         results = result if isinstance(result, tuple) else (result,)
         pairs = [(y, grad) for y, grad in zip(results, grads, strict=True) if grad is not None and y.requires_grad]
+        if not pairs:  # what is wanted does not reach the outputs that have a gradient
+            return (None,) * len(needed)
         ys, cotangents = zip(*pairs, strict=True)
         found = iter(torch.autograd.grad(ys, [args[slot] for slot in wanted], cotangents, allow_unused=True))
         return tuple(next(found) if is_needed else None for is_needed in needed)

@@ -76,7 +76,11 @@ def environment(device: str) -> dict[str, Any]:
     if device.startswith("cuda"):
         facts |= {"cuda": torch.version.cuda, "cudnn": torch.backends.cudnn.version()} | nvml_state(device)
     else:
-        facts |= {"num_threads": torch.get_num_threads(), "num_cpus": os.cpu_count(), "load": round(os.getloadavg()[0], 2)}
+        facts |= {
+            "num_threads": torch.get_num_threads(),
+            "num_cpus": os.cpu_count(),
+            "load": round(os.getloadavg()[0], 2),
+        }
     return facts
 
 

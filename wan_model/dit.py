@@ -156,14 +156,12 @@ class Block(nn.Module):
     ) -> Tensor:
         shift1, scale1, gate1, shift2, scale2, gate2 = modulation_rows(self.modulation, e_BR6D)
         eps, dtype = self.eps, compute_dtype(self.self_attn.q.weight)
+        # A sum and its norm are one pass; the norm of the last sum is the next block's.
+        add_then_norm = partial(wk.gate_residual_layer_norm_modulate, index=index_BL, eps=eps, out_dtype=dtype)
 
         h = wk.layer_norm_modulate(x_BLD, scale1, shift1, index=index_BL, eps=eps, out_dtype=dtype)
-        x_BLD = wk.gate_residual(x_BLD, self.self_attn(h, grid), gate1, index=index_BL)
-
-        h = wk.layer_norm_modulate(x_BLD, weight=self.norm3.weight, bias=self.norm3.bias, eps=eps, out_dtype=dtype)
-        x_BLD = x_BLD + self.cross_attn(h, *text)
-
-        h = wk.layer_norm_modulate(x_BLD, scale2, shift2, index=index_BL, eps=eps, out_dtype=dtype)
+        x_BLD, h = add_then_norm(x_BLD, self.self_attn(h, grid), gate1, weight=self.norm3.weight, bias=self.norm3.bias)
+        x_BLD, h = add_then_norm(x_BLD, self.cross_attn(h, *text), None, scale2, shift2)
         return wk.gate_residual(x_BLD, self.ffn(h), gate2, index=index_BL)
 
 

@@ -5,6 +5,10 @@ output with gate and residual, q and the output of cross-attention, both of the 
 codes for the second. Everything else stays as it is: the embeddings and the head, which see pixels and time, the norms
 and the modulation, which run in float32, keys and values of the text, which a run computes once, and attention itself.
 
+The residual stream is written by the epilogue of `linear_8bit`. gate_residual_layer_norm_modulate_8bit after a plain
+product would save nothing: 13 bytes an element either way (the product written and read in bfloat16 instead of the
+stream read again in float32), and the product rounded once more.
+
 Letters as in dit.py. Source: what to fuse, from the seams that engines leave open (sglang, LightX2V, TensorRT-LLM);
 scales per token and per channel, arXiv 2211.10438.
 """

@@ -159,6 +159,44 @@ WK_API wk_status wk_gate_residual_backward(const wk_tensor *grad_x, const wk_ten
                                            const wk_tensor *grad_out, const wk_tensor *y, const wk_tensor *gate,
                                            const wk_tensor *index, void *stream);
 
+/* ---- gate_residual_layer_norm_modulate --------------------------------------------------------------------------- */
+
+/* sum = x + y * gate[row],  out = (normalise(sum) * weight + bias) * (1 + scale[row]) + shift[row]
+ *
+ * What wk_gate_residual gives, and wk_layer_norm_modulate of that, in one pass.
+ * x, sum        [B, L, D], one dtype: the residual stream, normally fp32. sum may be x itself.
+ * y, out        [B, L, D], each fp32, bf16 or fp16.
+ * gate          [B, R, D], or NULL for a gate of 1. scale, shift [B, R, D], both or neither.
+ * weight, bias  [D], both or neither. index as in wk_layer_norm_modulate, for gate, scale and shift alike.
+ * Numerics: fp32; sum is rounded once to x's dtype and normalised as rounded, the result rounded once to out's dtype.
+ * CPU only. */
+WK_API wk_status wk_gate_residual_layer_norm_modulate(const wk_tensor *sum, const wk_tensor *out, const wk_tensor *x,
+                                                      const wk_tensor *y, const wk_tensor *gate, const wk_tensor *scale,
+                                                      const wk_tensor *shift, const wk_tensor *weight,
+                                                      const wk_tensor *bias, const wk_tensor *index, double eps,
+                                                      void *stream);
+
+/* Gradients of wk_gate_residual_layer_norm_modulate; any result may be NULL, each has its input's shape, grad_x and
+ * grad_y its dtype too. `sum` is what the forward call wrote. grad_sum, of its dtype, and grad_out may be NULL for
+ * zeros. Numerics: fp32; what comes through the norm is added to grad_sum before either is rounded; sums over tokens in
+ * an order fixed by the shape. CPU only. */
+WK_API wk_status wk_gate_residual_layer_norm_modulate_backward(
+    const wk_tensor *grad_x, const wk_tensor *grad_y, const wk_tensor *grad_gate, const wk_tensor *grad_scale,
+    const wk_tensor *grad_shift, const wk_tensor *grad_weight, const wk_tensor *grad_bias, const wk_tensor *grad_sum,
+    const wk_tensor *grad_out, const wk_tensor *y, const wk_tensor *sum, const wk_tensor *gate, const wk_tensor *scale,
+    const wk_tensor *shift, const wk_tensor *weight, const wk_tensor *bias, const wk_tensor *index, double eps,
+    void *stream);
+
+/* The same as the forward call, each row of the result quantised as wk_quantize_rows does: out [B, L, D] WK_INT8 or
+ * WK_FLOAT8_E4M3, out_scale [B, L] fp32, contiguous.
+ * Numerics: sum rounded once, the result once, to the code. CPU only. */
+WK_API wk_status wk_gate_residual_layer_norm_modulate_8bit(const wk_tensor *sum, const wk_tensor *out,
+                                                           const wk_tensor *out_scale, const wk_tensor *x,
+                                                           const wk_tensor *y, const wk_tensor *gate,
+                                                           const wk_tensor *scale, const wk_tensor *shift,
+                                                           const wk_tensor *weight, const wk_tensor *bias,
+                                                           const wk_tensor *index, double eps, void *stream);
+
 /* ---- rms_norm_rope ---------------------------------------------------------------------------------------------- */
 
 /* out = rotate(rms_norm(x, weight)): the norm spans all heads, then adjacent pairs (2i, 2i+1) of each head turn.

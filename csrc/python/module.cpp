@@ -152,6 +152,49 @@ void register_gate_residual(py::module_ &m) {
   });
 }
 
+void register_gate_residual_layer_norm_modulate(py::module_ &m) {
+  m.def("gate_residual_layer_norm_modulate",
+        [](const Object &sum, const Object &out, const Object &x, const Object &y, const Object &gate,
+           const Object &scale, const Object &shift, const Object &weight, const Object &bias, const Object &index,
+           double eps) {
+          const Argument a_sum(sum), a_out(out), a_x(x), a_y(y), a_gate(gate), a_scale(scale), a_shift(shift),
+              a_weight(weight), a_bias(bias), a_index(index);
+          run(a_x, [&](void *stream) {
+            return wk_gate_residual_layer_norm_modulate(a_sum.get(), a_out.get(), a_x.get(), a_y.get(), a_gate.get(),
+                                                        a_scale.get(), a_shift.get(), a_weight.get(), a_bias.get(),
+                                                        a_index.get(), eps, stream);
+          });
+        });
+  m.def("gate_residual_layer_norm_modulate_backward",
+        [](const Object &grad_x, const Object &grad_y, const Object &grad_gate, const Object &grad_scale,
+           const Object &grad_shift, const Object &grad_weight, const Object &grad_bias, const Object &grad_sum,
+           const Object &grad_out, const Object &y, const Object &sum, const Object &gate, const Object &scale,
+           const Object &shift, const Object &weight, const Object &bias, const Object &index, double eps) {
+          const Argument a_grad_x(grad_x), a_grad_y(grad_y), a_grad_gate(grad_gate), a_grad_scale(grad_scale),
+              a_grad_shift(grad_shift), a_grad_weight(grad_weight), a_grad_bias(grad_bias), a_grad_sum(grad_sum),
+              a_grad_out(grad_out), a_y(y), a_sum(sum), a_gate(gate), a_scale(scale), a_shift(shift), a_weight(weight),
+              a_bias(bias), a_index(index);
+          run(a_sum, [&](void *stream) {
+            return wk_gate_residual_layer_norm_modulate_backward(
+                a_grad_x.get(), a_grad_y.get(), a_grad_gate.get(), a_grad_scale.get(), a_grad_shift.get(),
+                a_grad_weight.get(), a_grad_bias.get(), a_grad_sum.get(), a_grad_out.get(), a_y.get(), a_sum.get(),
+                a_gate.get(), a_scale.get(), a_shift.get(), a_weight.get(), a_bias.get(), a_index.get(), eps, stream);
+          });
+        });
+  m.def("gate_residual_layer_norm_modulate_8bit",
+        [](const Object &sum, const Object &out, const Object &out_scale, const Object &x, const Object &y,
+           const Object &gate, const Object &scale, const Object &shift, const Object &weight, const Object &bias,
+           const Object &index, double eps) {
+          const Argument a_sum(sum), a_out(out), a_out_scale(out_scale), a_x(x), a_y(y), a_gate(gate), a_scale(scale),
+              a_shift(shift), a_weight(weight), a_bias(bias), a_index(index);
+          run(a_x, [&](void *stream) {
+            return wk_gate_residual_layer_norm_modulate_8bit(a_sum.get(), a_out.get(), a_out_scale.get(), a_x.get(),
+                                                             a_y.get(), a_gate.get(), a_scale.get(), a_shift.get(),
+                                                             a_weight.get(), a_bias.get(), a_index.get(), eps, stream);
+          });
+        });
+}
+
 using Grid = std::array<int64_t, 3>;
 
 void register_rms_norm_rope(py::module_ &m) {
@@ -224,6 +267,7 @@ PYBIND11_MODULE(_native, m) {
   register_layer_norm_modulate(m);
   register_8bit(m);
   register_gate_residual(m);
+  register_gate_residual_layer_norm_modulate(m);
   register_rms_norm_rope(m);
   register_channel_rms_norm_silu(m);
   register_guided_update(m);

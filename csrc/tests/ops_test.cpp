@@ -170,6 +170,118 @@ void test_gate_residual() {
   }
 }
 
+struct Fused {
+  Values x, y, gate;
+  Modulation norm;
+};
+
+// Both results, one after the other.
+Values gate_residual_layer_norm_modulate(const Fused &in, size_t length, size_t num_rows, size_t width) {
+  Values sum = in.x;
+  for (size_t i = 0; i < sum.size(); ++i) {
+    const size_t token = i / width;
+    const size_t table = (token / length * num_rows + static_cast<size_t>(in.norm.index[token])) * width;
+    sum[i] += in.y[i] * in.gate[table + i % width];
+  }
+  const Values normed = layer_norm_modulate(sum, in.norm, length, num_rows, width);
+  sum.insert(sum.end(), normed.begin(), normed.end());
+  return sum;
+}
+
+void test_gate_residual_layer_norm_modulate() {
+  const std::vector<int32_t> index = {0, 1, 1, 1, 0, 0};
+  const int64_t index_shape[2] = {2, 3};
+  const wk_tensor index_view = wk_contiguous(const_cast<int32_t *>(index.data()), WK_INT32, 2, index_shape);
+  for (int32_t y_dtype : kDtypes) {
+    for (int64_t d : {1, 3, 16, 37}) {
+      const Tensor x({2, 3, d}, WK_FLOAT32, numbers(6 * d, 1)), y({2, 3, d}, y_dtype, numbers(6 * d, 2));
+      const Tensor gate({2, 2, d}, WK_FLOAT32, numbers(4 * d, 3)), scale({2, 2, d}, WK_FLOAT32, numbers(4 * d, 4)),
+          shift({2, 2, d}, y_dtype, numbers(4 * d, 5));
+      const Tensor weight({d}, WK_FLOAT32, numbers(d, 6)), bias({d}, WK_FLOAT32, numbers(d, 7));
+      const Tensor grad_sum({2, 3, d}, WK_FLOAT32, numbers(6 * d, 8)),
+          grad_out({2, 3, d}, WK_FLOAT32, numbers(6 * d, 9));
+      const Tensor sum({2, 3, d}, WK_FLOAT32), out({2, 3, d}, WK_FLOAT32);
+      EXPECT_OK(wk_gate_residual_layer_norm_modulate(&sum.view, &out.view, &x.view, &y.view, &gate.view, &scale.view,
+                                                     &shift.view, &weight.view, &bias.view, &index_view, kEps,
+                                                     nullptr));
+      const Fused in = {
+          x.values(),
+          y.values(),
+          gate.values(),
+          {scale.values(), shift.values(), weight.values(), bias.values(), index},
+      };
+      const auto run = [&](const Fused &with) {
+        return gate_residual_layer_norm_modulate(with, 3, 2, static_cast<size_t>(d));
+      };
+      Values results = sum.values(), normed = out.values();
+      results.insert(results.end(), normed.begin(), normed.end());
+      EXPECT_NEAR(results, run(in), 2e-5);
+
+      // Bit for bit what the two functions give, each alone.
+      const Tensor alone({2, 3, d}, WK_FLOAT32), normed_alone({2, 3, d}, WK_FLOAT32);
+      EXPECT_OK(wk_gate_residual(&alone.view, &x.view, &y.view, &gate.view, &index_view, nullptr));
+      EXPECT_OK(wk_layer_norm_modulate(&normed_alone.view, &alone.view, &scale.view, &shift.view, &weight.view,
+                                       &bias.view, &index_view, kEps, nullptr));
+      EXPECT(alone.values() == sum.values());
+      EXPECT(normed_alone.values() == out.values());
+
+      const Tensor grad_x({2, 3, d}, WK_FLOAT32), grad_y({2, 3, d}, y_dtype), grad_gate({2, 2, d}, WK_FLOAT32),
+          grad_scale({2, 2, d}, WK_FLOAT32), grad_shift({2, 2, d}, WK_FLOAT32), grad_weight({d}, WK_FLOAT32),
+          grad_bias({d}, WK_FLOAT32);
+      EXPECT_OK(wk_gate_residual_layer_norm_modulate_backward(
+          &grad_x.view, &grad_y.view, &grad_gate.view, &grad_scale.view, &grad_shift.view, &grad_weight.view,
+          &grad_bias.view, &grad_sum.view, &grad_out.view, &y.view, &sum.view, &gate.view, &scale.view, &shift.view,
+          &weight.view, &bias.view, &index_view, kEps, nullptr));
+      if (d == 1) continue;  // a width of 1 has no variance: eps alone, and no difference quotient
+      Values cotangent = grad_sum.values(), rest = grad_out.values();
+      cotangent.insert(cotangent.end(), rest.begin(), rest.end());
+      const auto gradient = [&](const std::function<Values &(Fused &)> &part) {
+        Fused changed = in;
+        const Values start = part(changed);
+        const auto f = [&](const Values &v) {
+          part(changed) = v;
+          return run(changed);
+        };
+        return differences(f, start, cotangent);
+      };
+      EXPECT_NEAR(grad_x.values(), gradient([](Fused &each) -> Values & { return each.x; }), tolerance(WK_FLOAT32));
+      EXPECT_NEAR(grad_y.values(), gradient([](Fused &each) -> Values & { return each.y; }), tolerance(y_dtype));
+      EXPECT_NEAR(grad_gate.values(), gradient([](Fused &each) -> Values & { return each.gate; }),
+                  tolerance(WK_FLOAT32));
+      EXPECT_NEAR(grad_scale.values(), gradient([](Fused &each) -> Values & { return each.norm.scale; }), 2e-5);
+      EXPECT_NEAR(grad_shift.values(), gradient([](Fused &each) -> Values & { return each.norm.shift; }), 2e-5);
+      EXPECT_NEAR(grad_weight.values(), gradient([](Fused &each) -> Values & { return each.norm.weight; }), 2e-5);
+      EXPECT_NEAR(grad_bias.values(), gradient([](Fused &each) -> Values & { return each.norm.bias; }), 2e-5);
+    }
+  }
+}
+
+void test_gate_residual_layer_norm_modulate_without() {
+  // No gate: a plain sum, in the place of x. No gradient of either result: zeros.
+  const Tensor x({2, 3, 19}, WK_FLOAT32, numbers(114, 1)), y({2, 3, 19}, WK_BFLOAT16, numbers(114, 2));
+  const Tensor ones({2, 1, 19}, WK_FLOAT32, Values(38, 1.0)), sum({2, 3, 19}, WK_FLOAT32);
+  EXPECT_OK(wk_gate_residual(&sum.view, &x.view, &y.view, &ones.view, nullptr, nullptr));
+  const Tensor out({2, 3, 19}, WK_BFLOAT16);
+  EXPECT_OK(wk_gate_residual_layer_norm_modulate(&x.view, &out.view, &x.view, &y.view, nullptr, nullptr, nullptr,
+                                                 nullptr, nullptr, nullptr, kEps, nullptr));
+  EXPECT(x.values() == sum.values());
+
+  const Tensor grad({2, 3, 19}, WK_FLOAT32, numbers(114, 3)), grad_x({2, 3, 19}, WK_FLOAT32),
+      grad_y({2, 3, 19}, WK_BFLOAT16);
+  EXPECT_OK(wk_gate_residual_layer_norm_modulate_backward(&grad_x.view, nullptr, nullptr, nullptr, nullptr, nullptr,
+                                                          nullptr, &grad.view, nullptr, &y.view, &sum.view, nullptr,
+                                                          nullptr, nullptr, nullptr, nullptr, nullptr, kEps, nullptr));
+  EXPECT(grad_x.values() == grad.values());
+  const Tensor alone({2, 3, 19}, WK_FLOAT32);
+  EXPECT_OK(wk_layer_norm_modulate_backward(&alone.view, nullptr, nullptr, nullptr, nullptr, &grad.view, &sum.view,
+                                            nullptr, nullptr, nullptr, nullptr, nullptr, kEps, nullptr));
+  EXPECT_OK(wk_gate_residual_layer_norm_modulate_backward(
+      &grad_x.view, &grad_y.view, nullptr, nullptr, nullptr, nullptr, nullptr, nullptr, &grad.view, &y.view, &sum.view,
+      nullptr, nullptr, nullptr, nullptr, nullptr, nullptr, kEps, nullptr));
+  EXPECT(grad_x.values() == alone.values());
+  EXPECT_NEAR(grad_y.values(), alone.values(), tolerance(WK_BFLOAT16));
+}
+
 void test_rms_norm_rope() {
   const int64_t num_heads = 3, head_width = 14, width = 42, length = 13, grid[3] = {2, 2, 3};
   const int64_t pairs[3] = {1, 2, 4};
@@ -393,6 +505,24 @@ void test_guided_update() {
   }
 }
 
+void test_gate_residual_layer_norm_modulate_8bit() {
+  const Tensor x({2, 3, 37}, WK_FLOAT32, numbers(222, 8)), y({2, 3, 37}, WK_BFLOAT16, numbers(222, 9)),
+      gate({2, 1, 37}, WK_FLOAT32, numbers(74, 10)), sum({2, 3, 37}, WK_FLOAT32), sum_alone({2, 3, 37}, WK_FLOAT32);
+  EXPECT_OK(wk_gate_residual(&sum_alone.view, &x.view, &y.view, &gate.view, nullptr, nullptr));
+  for (int32_t dtype : {WK_INT8, WK_FLOAT8_E4M3}) {
+    Codes codes({2, 3, 37}, dtype), alone({2, 3, 37}, dtype, -1);
+    const Tensor scales({2, 3}, WK_FLOAT32), scales_alone({2, 3}, WK_FLOAT32);
+    EXPECT_OK(wk_gate_residual_layer_norm_modulate_8bit(&sum.view, &codes.view, &scales.view, &x.view, &y.view,
+                                                        &gate.view, nullptr, nullptr, nullptr, nullptr, nullptr, kEps,
+                                                        nullptr));
+    EXPECT_OK(wk_layer_norm_modulate_8bit(&alone.view, &scales_alone.view, &sum_alone.view, nullptr, nullptr, nullptr,
+                                          nullptr, nullptr, kEps, nullptr));
+    EXPECT(sum.values() == sum_alone.values());
+    EXPECT(scales.values() == scales_alone.values());
+    EXPECT(codes.bytes == alone.bytes);
+  }
+}
+
 void test_empty() {
   const Tensor x({0, 4}, WK_FLOAT32), weight({4}, WK_FLOAT32, numbers(4, 1)), grad_weight({4}, WK_FLOAT32);
   EXPECT_OK(wk_rms_norm(&x.view, &x.view, &weight.view, kEps, nullptr));
@@ -405,6 +535,13 @@ void test_empty() {
   EXPECT_OK(wk_gate_residual_backward(&tokens.view, &tokens.view, &grad.view, &tokens.view, &tokens.view, &table.view,
                                       nullptr, nullptr));
   EXPECT(grad.values() == Values(8, 0.0));
+  const Tensor grad_gate({2, 1, 4}, WK_FLOAT32);
+  EXPECT_OK(wk_gate_residual_layer_norm_modulate(&tokens.view, &tokens.view, &tokens.view, &tokens.view, &table.view,
+                                                 nullptr, nullptr, nullptr, nullptr, nullptr, kEps, nullptr));
+  EXPECT_OK(wk_gate_residual_layer_norm_modulate_backward(
+      &tokens.view, &tokens.view, &grad_gate.view, nullptr, nullptr, nullptr, nullptr, &tokens.view, &tokens.view,
+      &tokens.view, &tokens.view, &table.view, nullptr, nullptr, nullptr, nullptr, nullptr, kEps, nullptr));
+  EXPECT(grad_gate.values() == Values(8, 0.0));
   const Tensor narrow({2, 0}, WK_FLOAT32), nothing({0}, WK_FLOAT32);
   EXPECT_OK(wk_rms_norm(&narrow.view, &narrow.view, &nothing.view, kEps, nullptr));
   const Tensor image({1, 4, 0, 3}, WK_FLOAT32), channels({4}, WK_FLOAT32, numbers(4, 3));
@@ -448,6 +585,16 @@ void test_refusals() {
   const wk_tensor index = wk_contiguous(const_cast<int32_t *>(entries), WK_INT32, 2, shape);
   EXPECT_REFUSED(wk_gate_residual(&x.view, &x.view, &x.view, &table.view, &index, nullptr), invalid,
                  "index must lie in [0, 2), got 2 at (1, 1)");
+
+  const Tensor row({2, 1, 4}, WK_FLOAT32, numbers(8, 3));
+  const auto fused = [&](const Tensor &sum, const Tensor &gate, const Tensor &scale) {
+    return wk_gate_residual_layer_norm_modulate(&sum.view, &x.view, &x.view, &half.view, &gate.view, &scale.view,
+                                                &scale.view, nullptr, nullptr, nullptr, kEps, nullptr);
+  };
+  EXPECT_REFUSED(fused(half, row, row), invalid, "x must have the dtype of sum bfloat16, got float32");
+  EXPECT_REFUSED(fused(x, table, row), invalid, "gate must have shape (2, 1, 4), got (2, 2, 4)");
+  EXPECT_REFUSED(fused(x, row, table), invalid, "index must be given when there are 2 modulation rows");
+  EXPECT_REFUSED(fused(x, weight, row), invalid, "gate must have 3 dimensions, got 1");
 
   const Tensor freqs({2, 1, 2}, WK_FLOAT32, numbers(4, 4)), none({1, 0, 2}, WK_FLOAT32),
       heads({2, 3, 2, 2}, WK_FLOAT32);
@@ -505,12 +652,15 @@ int main(int argc, char **argv) {
   test_rms_norm_memory();
   test_layer_norm_modulate();
   test_gate_residual();
+  test_gate_residual_layer_norm_modulate();
+  test_gate_residual_layer_norm_modulate_without();
   test_rms_norm_rope();
   for (int32_t dtype : kDtypes) {
     for (int variant = 0; variant < 4; ++variant) test_channel_rms_norm_silu(dtype, variant & 1, variant & 2);
   }
   test_quantize_rows();
   test_layer_norm_modulate_8bit();
+  test_gate_residual_layer_norm_modulate_8bit();
   test_linear_8bit();
   test_guided_update();
   test_empty();

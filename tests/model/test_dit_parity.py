@@ -56,6 +56,19 @@ def test_equals_diffusers(timestep):
     assert relative_error(dit(latents, t, context), expected) <= 1e-5
 
 
+def test_gradients_equal_diffusers():
+    dit = random_dit()
+    twin = diffusers_twin(dit)
+    latents, context = inputs(batch=2)
+    t = torch.tensor([300.0, 7.0])
+    cotangent = torch.randn(latents.shape, generator=torch.Generator().manual_seed(3))
+    dit(latents, t, context).backward(cotangent)
+    twin(latents, t, context, return_dict=False)[0].backward(cotangent)
+    expected = dict(twin.named_parameters())
+    for name, parameter in dit.named_parameters():
+        assert relative_error(parameter.grad, expected[diffusers_dit_name(name)].grad) <= 1e-4, name
+
+
 @torch.no_grad()
 def test_timestep_per_token_equals_diffusers():
     """TI2V form: the tokens of the first frame are clean, all others noisy."""

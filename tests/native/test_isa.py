@@ -22,6 +22,7 @@ for dtype, allowed in ((torch.float32, 1e-5), (torch.bfloat16, 2e-2), (torch.flo
     calls = [
         lambda: wan_kernels.rms_norm(x, weight),
         lambda: wan_kernels.layer_norm_modulate(x, x[:, :1], x[:, 1:2]),
+        lambda: wan_kernels.gate_residual_layer_norm_modulate(x, x, None, x[:, :1], x[:, 1:2])[1],
         lambda: wan_kernels.channel_rms_norm_silu(image, torch.linspace(-2, 2, 33).to(dtype)),
     ]
     for call in calls:

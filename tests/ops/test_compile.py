@@ -17,7 +17,8 @@ def block(x: Tensor, modulation: Tensor, weight: Tensor, grid: tuple[int, int, i
     h = wk.layer_norm_modulate(x, scale, shift, out_dtype=torch.bfloat16)
     q, k = (wk.rms_norm_rope(h, weight, *FREQS, num_heads=2, grid=grid) for _ in range(2))
     attended, lse = wk.attention(q, k, wk.rms_norm(h, weight).unflatten(-1, (2, 16)), return_lse=True)
-    return wk.gate_residual(x, attended.flatten(2), gate) + lse.mean()
+    x, h = wk.gate_residual_layer_norm_modulate(x, attended.flatten(2), gate, scale, shift, out_dtype=torch.bfloat16)
+    return wk.gate_residual(x, h, gate) + lse.mean()
 
 
 def decoder(x: Tensor, kernel: Tensor) -> Tensor:

@@ -77,8 +77,9 @@ def check_layer_norm_modulate(
     bias: Tensor | None,
     index: Tensor | None,
     eps: float,
+    gate: Tensor | None = None,
 ) -> None:
-    """What every form of layer_norm_modulate asks of its inputs."""
+    """What every form of layer_norm_modulate asks of its inputs; a gate reads the same rows as scale and shift."""
     check_tensor(op, "x", x)
     check_dim(op, "x", x, 3, "[B, L, D]")
     check_pair(op, "scale and shift", scale, shift)
@@ -87,7 +88,7 @@ def check_layer_norm_modulate(
         check_modulation(op, "scale", scale, x, index)
         check_modulation(op, "shift", shift, x, index)
         check_shape(op, "shift", shift, scale.shape)
-    elif index is not None:
+    elif index is not None and gate is None:
         raise ValueError(f"[{op}] index must come with scale and shift, got it alone")
     if weight is not None and bias is not None:
         for name, value in (("weight", weight), ("bias", bias)):
@@ -95,6 +96,21 @@ def check_layer_norm_modulate(
             check_shape(op, name, value, x.shape[2:])
     check_same_device(op, x=x, scale=scale, shift=shift, weight=weight, bias=bias, index=index)
     check_positive(op, "eps", eps)
+
+
+def check_gate_residual(
+    op: str, x: Tensor, y: Tensor, gate: Tensor | None, scale: Tensor | None, index: Tensor | None
+) -> None:
+    """What every form of gate_residual asks of its inputs; with a scale, the gate has as many rows."""
+    check_tensor(op, "x", x)
+    check_dim(op, "x", x, 3, "[B, L, D]")
+    check_tensor(op, "y", y)
+    check_shape(op, "y", y, x.shape)
+    if gate is not None:
+        check_modulation(op, "gate", gate, x, index)
+        if scale is not None:
+            check_shape(op, "scale", scale, gate.shape)
+    check_same_device(op, x=x, y=y, gate=gate, index=index)
 
 
 def check_codes_dtype(op: str, name: str, dtype: torch.dtype) -> None:

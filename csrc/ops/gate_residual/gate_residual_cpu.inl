@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-#include "common/cpu/vec.h"
+#include "common/cpu/gate_residual.h"
+
 #include "ops/gate_residual/gate_residual_cpu.h"
 
 namespace wk {
@@ -8,27 +9,15 @@ namespace {
 
 template <class T, class Y>
 void forward_row(T *out, const T *x, const Y *y, const float *gate, int64_t width) {
-  for_each_vector(width, [&](int64_t i, auto extent) {
-    store(out + i, load(x + i, extent) + load(y + i, extent) * load(gate + i, extent), extent);
-  });
+  for_each_vector(width,
+                  [&](int64_t i, auto extent) { store(out + i, add_gated(x + i, y + i, gate + i, extent), extent); });
 }
 
-// Null results are not wanted.
 template <class T, class Y>
-struct GradientRow {
-  T *x;
-  Y *y;
-  float *gate;
-};
-
-template <class T, class Y>
-void backward_row(const GradientRow<T, Y> &result, const T *grad_out, const Y *y, const float *gate, int64_t width) {
-  for_each_vector(width, [&](int64_t i, auto extent) {
-    const Floats grad = load(grad_out + i, extent);
-    if (result.x) store(result.x + i, grad, extent);
-    if (result.y) store(result.y + i, grad * load(gate + i, extent), extent);
-    if (result.gate) store(result.gate + i, load(result.gate + i, extent) + grad * load(y + i, extent), extent);
-  });
+void backward_row(const ResidualGradients<T, Y> &result, const T *grad_out, const Y *y, const float *gate,
+                  int64_t width) {
+  for_each_vector(
+      width, [&](int64_t i, auto extent) { pass_gradient(result, i, load(grad_out + i, extent), y, gate, extent); });
 }
 
 void forward(const GateResidualForward &call, int64_t begin, int64_t end) {
@@ -55,9 +44,9 @@ void backward(const GateResidualBackward &call, int64_t sample, int64_t begin, i
       for (int64_t token = begin; token < end; ++token) {
         const int64_t at = sample * call.length + token;
         const int64_t row = lookup(call.index, sample, token);
-        const GradientRow<T, Y> result = {call.grad_x.data ? row_at<T>(call.grad_x, at) : nullptr,
-                                          call.grad_y.data ? row_at<Y>(call.grad_y, at) : nullptr,
-                                          grad_gate ? grad_gate + row * width : nullptr};
+        const ResidualGradients<T, Y> result = {call.grad_x.data ? row_at<T>(call.grad_x, at) : nullptr,
+                                                call.grad_y.data ? row_at<Y>(call.grad_y, at) : nullptr,
+                                                grad_gate ? grad_gate + row * width : nullptr};
         backward_row(result, row_at<const T>(call.grad_out, at), row_at<const Y>(call.y, at),
                      row_at<const float>(call.gate, sample * call.index.num_rows + row), width);
       }

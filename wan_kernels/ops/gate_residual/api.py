@@ -2,7 +2,7 @@
 
 from torch import Tensor
 
-from wan_kernels.common.checks import check_dim, check_modulation, check_same_device, check_shape, check_tensor
+from wan_kernels.common.checks import check_gate_residual, check_tensor
 from wan_kernels.define_op import define_op
 from wan_kernels.ops.gate_residual import reference
 
@@ -22,10 +22,6 @@ def gate_residual(x: Tensor, y: Tensor, gate: Tensor, *, index: Tensor | None = 
     Raises: TypeError for a dtype, ValueError for a shape or device.
     Source: arXiv 2212.09748, section 3.2; float32 as Wan2.1 at 9737cba, modules/model.py, WanAttentionBlock.
     """
-    check_tensor(NAME, "x", x)
-    check_dim(NAME, "x", x, 3, "[B, L, D]")
-    check_tensor(NAME, "y", y)
-    check_shape(NAME, "y", y, x.shape)
-    check_modulation(NAME, "gate", gate, x, index)
-    check_same_device(NAME, x=x, y=y, gate=gate, index=index)
+    check_tensor(NAME, "gate", gate)
+    check_gate_residual(NAME, x, y, gate, None, index)
     return OP(x, y, gate, index)

@@ -5,10 +5,9 @@ Rounding points: everything in promote_types(x.dtype, float32), rounded once to 
 
 import torch
 from torch import Tensor
-from torch.nn import functional as F
 
 from wan_kernels.common.cost import Cost, num_bytes
-from wan_kernels.common.modulation import rows_of_tokens
+from wan_kernels.common.modulation import normalise_and_modulate
 
 
 def forward(
@@ -21,11 +20,7 @@ def forward(
     eps: float,
     out_dtype: torch.dtype | None,
 ) -> Tensor:
-    compute = torch.promote_types(x.dtype, torch.float32)
-    weight, bias = (None if each is None else each.to(compute) for each in (weight, bias))
-    y = F.layer_norm(x.to(compute), x.shape[-1:], weight, bias, eps)
-    if scale is not None and shift is not None:
-        y = y * (1 + rows_of_tokens(scale.to(compute), index)) + rows_of_tokens(shift.to(compute), index)
+    y = normalise_and_modulate(x, scale, shift, weight, bias, index, eps)
     return y.to(out_dtype or x.dtype).contiguous()
 
 
