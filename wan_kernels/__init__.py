@@ -5,9 +5,9 @@ from wan_kernels.ops.attention.api import attention
 from wan_kernels.ops.causal_conv3d.api import causal_conv3d
 from wan_kernels.ops.channel_rms_norm_silu.api import channel_rms_norm_silu
 from wan_kernels.ops.gate_residual.api import gate_residual
-from wan_kernels.ops.guided_update.api import guided_update
 from wan_kernels.ops.gate_residual_layer_norm_modulate.api import gate_residual_layer_norm_modulate
 from wan_kernels.ops.gate_residual_layer_norm_modulate_8bit.api import gate_residual_layer_norm_modulate_8bit
+from wan_kernels.ops.guided_update.api import guided_update
 from wan_kernels.ops.layer_norm_modulate.api import layer_norm_modulate
 from wan_kernels.ops.layer_norm_modulate_8bit.api import layer_norm_modulate_8bit
 from wan_kernels.ops.linear_8bit.api import linear_8bit, pack_linear_8bit
@@ -20,9 +20,9 @@ __all__ = [
     "causal_conv3d",
     "channel_rms_norm_silu",
     "gate_residual",
-    "guided_update",
     "gate_residual_layer_norm_modulate",
     "gate_residual_layer_norm_modulate_8bit",
+    "guided_update",
     "layer_norm_modulate",
     "layer_norm_modulate_8bit",
     "linear_8bit",

@@ -33,6 +33,8 @@ wk_status read_layer_norm(const char *op, const LayerNormArguments &arguments, L
   inputs->shift = parameters->shift.rows();
   inputs->weight = parameters->weight.data();
   inputs->bias = parameters->bias.data();
+  inputs->is_affine = arguments.weight != nullptr;
+  inputs->is_modulated = arguments.scale != nullptr;
   inputs->length = x.shape[1];
   inputs->eps = static_cast<float>(arguments.eps);
   return WK_OK;

@@ -13,6 +13,7 @@ struct LayerNormInputs {
   Rows scale, shift;  // fp32, rows b * R + r
   const float *weight;
   const float *bias;
+  bool is_affine, is_modulated;  // whether weight and bias, scale and shift were there
   RowIndex index;
   int64_t length;  // L
   float eps;

@@ -91,13 +91,17 @@ WK_INLINE float scale_for(float size, float limit) {
   return (size < least ? least : size) / limit;
 }
 
-// Codes of a row under its scale. What a scale that is not finite leaves of the row is 0 or NaN, and becomes 0.
+// Codes of a row under its scale. A scale that is not finite, which a NaN or an infinity in the row makes, leaves
+// zeros.
 template <class Code, class T>
 void encode_row(Code *codes, const T *x, float scale, int64_t width) {
+  if (scale - scale != 0.0f) {
+    __builtin_memset(codes, 0, static_cast<size_t>(width));
+    return;
+  }
   const Floats inverse = splat(1.0f / scale);
   for_each_vector(width, [&](int64_t i, auto extent) {
-    const Floats value = load(x + i, extent) * inverse;
-    store_codes(codes + i, encode(select(value == value, value, zeros()), Code{}), extent);
+    store_codes(codes + i, encode(load(x + i, extent) * inverse, Code{}), extent);
   });
 }
 

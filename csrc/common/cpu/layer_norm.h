@@ -43,10 +43,21 @@ WK_INLINE void each_result(const T *x, const Statistics &stats, int64_t table, c
                            const Take &take) {
   const float *weight = in.weight, *bias = in.bias;
   const float *scale = row_at<const float>(in.scale, table), *shift = row_at<const float>(in.shift, table);
+  const auto normal = [&](int64_t i, auto extent) {
+    return (load(x + i, extent) - splat(stats.mean)) * splat(stats.scale);
+  };
+  if (in.is_affine && in.is_modulated) {
+    for_each_vector(in.x.width, [&](int64_t i, auto extent) {
+      const Floats affine = normal(i, extent) * load(weight + i, extent) + load(bias + i, extent);
+      take(i, affine * (splat(1.0f) + load(scale + i, extent)) + load(shift + i, extent), extent);
+    });
+    return;
+  }
+  // Of one pair half as many bytes take up the first cache.
+  const float *gain = in.is_affine ? weight : scale, *offset = in.is_affine ? bias : shift;
+  const Floats one = splat(in.is_affine ? 0.0f : 1.0f);
   for_each_vector(in.x.width, [&](int64_t i, auto extent) {
-    const Floats normal = (load(x + i, extent) - splat(stats.mean)) * splat(stats.scale);
-    const Floats affine = normal * load(weight + i, extent) + load(bias + i, extent);
-    take(i, affine * (splat(1.0f) + load(scale + i, extent)) + load(shift + i, extent), extent);
+    take(i, normal(i, extent) * (one + load(gain + i, extent)) + load(offset + i, extent), extent);
   });
 }
 
