@@ -38,6 +38,15 @@ def encode(y, inverse, is_finite, CODE: tl.constexpr):
 
 
 @triton.jit
+def quantize_row(codes, scale, y, columns, inside, LIMIT: tl.constexpr):
+    """Codes and scale, pointers at the row, of y float32 in registers, which may hold anything past its end."""
+    largest = tl.max(tl.where(inside, magnitude_bits(y), 0), axis=0)
+    row_scale, inverse, is_finite = scale_of(largest, LIMIT)
+    tl.store(codes + columns, encode(y, inverse, is_finite, codes.dtype.element_ty), mask=inside)
+    tl.store(scale, row_scale)
+
+
+@triton.jit
 def quantize_rows_fwd_kernel(
     x,  # [num_rows, WIDTH], any float; the last dim contiguous
     codes,  # [num_rows, WIDTH], contiguous

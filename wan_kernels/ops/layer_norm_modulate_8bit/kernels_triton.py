@@ -3,7 +3,8 @@
 import triton
 import triton.language as tl
 
-from wan_kernels.common.triton_quantize_kernel import encode, magnitude_bits, scale_of
+from wan_kernels.common.triton_layer_norm_kernel import load_row_once, normalise_and_modulate
+from wan_kernels.common.triton_quantize_kernel import quantize_row
 
 
 @triton.jit
@@ -33,14 +34,7 @@ def layer_norm_modulate_8bit_fwd_kernel(
     row = tl.program_id(0).to(tl.int64)
     columns = tl.arange(0, BLOCK)
     inside = columns < width
-    y = tl.load(x + row * x_stride + columns, mask=inside, other=0.0, eviction_policy="evict_first").to(tl.float32)
-    mean = tl.sum(y, axis=0) / width
-    y = tl.where(inside, y - mean, 0.0)
-    variance = tl.sum(y * y, axis=0) / width
-    y *= tl.div_rn(tl.full((), 1.0, tl.float32), tl.sqrt_rn(variance + eps))
-    if weight is not None:
-        y = y * tl.load(weight + columns, mask=inside, other=0.0).to(tl.float32)
-        y += tl.load(bias + columns, mask=inside, other=0.0).to(tl.float32)
+    y = load_row_once(x + row * x_stride, columns, inside)
     if scale is not None:
         sample = row // num_tokens
         scale += sample * scale_stride_sample
@@ -50,10 +44,5 @@ def layer_norm_modulate_8bit_fwd_kernel(
             modulation = tl.load(index + at).to(tl.int64)
             scale += modulation * scale_stride_row
             shift += modulation * shift_stride_row
-        y = y * (1.0 + tl.load(scale + columns, mask=inside, other=0.0).to(tl.float32))
-        y += tl.load(shift + columns, mask=inside, other=0.0).to(tl.float32)
-    # Beyond the width a row that is not finite holds NaN times zero.
-    largest = tl.max(tl.where(inside, magnitude_bits(y), 0), axis=0)
-    row_scale, inverse, is_finite = scale_of(largest, LIMIT)
-    tl.store(codes + row * width + columns, encode(y, inverse, is_finite, codes.dtype.element_ty), mask=inside)
-    tl.store(scales + row, row_scale)
+    y = normalise_and_modulate(y, scale, shift, weight, bias, columns, inside, width, eps)
+    quantize_row(codes + row * width, scales + row, y, columns, inside, LIMIT)

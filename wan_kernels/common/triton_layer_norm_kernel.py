@@ -1,0 +1,45 @@
+"""LayerNorm with modulation on the device, of a row in registers, and the gated sum that may precede it.
+
+Pointers are at their rows; optional ones may be None. Everything is float32 between the loads and the stores.
+"""
+
+import triton
+import triton.language as tl
+
+
+@triton.jit
+def load_row(pointer, columns, inside):
+    """A row that other programs read too: it may stay in the cache."""
+    return tl.load(pointer + columns, mask=inside, other=0.0).to(tl.float32)
+
+
+@triton.jit
+def load_row_once(pointer, columns, inside):
+    return tl.load(pointer + columns, mask=inside, other=0.0, eviction_policy="evict_first").to(tl.float32)
+
+
+@triton.jit
+def add_gated_row(stream, x, y, gate, columns, inside):
+    """Stores x + y [* gate] to stream and returns what was stored, rounded as it was."""
+    added = load_row_once(y, columns, inside)
+    if gate is not None:
+        added *= load_row(gate, columns, inside)
+    total = (load_row_once(x, columns, inside) + added).to(stream.dtype.element_ty)
+    tl.store(stream + columns, total, mask=inside)
+    return total.to(tl.float32)
+
+
+@triton.jit
+def normalise_and_modulate(y, scale, shift, weight, bias, columns, inside, width, eps):
+    """(LN(y) [* weight + bias]) [* (1 + scale) + shift]; y holds zeros past its end, the result anything."""
+    mean = tl.sum(y, axis=0) / width
+    y = tl.where(inside, y - mean, 0.0)
+    variance = tl.sum(y * y, axis=0) / width
+    y *= tl.div_rn(tl.full((), 1.0, tl.float32), tl.sqrt_rn(variance + eps))
+    if weight is not None:
+        y = y * load_row(weight, columns, inside)
+        y += load_row(bias, columns, inside)
+    if scale is not None:
+        y = y * (1.0 + load_row(scale, columns, inside))
+        y += load_row(shift, columns, inside)
+    return y

@@ -1,0 +1,94 @@
+"""gate_residual_layer_norm_modulate_8bit in one Triton kernel. Experimental until a hardware record shows that it
+passes: it runs only when forced.
+
+Statistics in float32: the variance about the computed mean, both from the row in registers. Of two codes equally near
+a value it may take the other one, as quantize_rows does.
+"""
+
+import torch
+from torch import Tensor
+
+from wan_kernels import records
+from wan_kernels.common.quantize import LIMITS
+from wan_kernels.common.triton import (
+    Launch,
+    Outputs,
+    as_rows,
+    next_power_of_2,
+    reject_tensors,
+    running,
+    unavailable,
+)
+from wan_kernels.common.triton_layer_norm import EXPECTS, norm_args, reject_width
+from wan_kernels.common.triton_quantize import row_warps
+from wan_kernels.dispatch import register_backend
+
+NAME = "gate_residual_layer_norm_modulate_8bit"
+
+
+def prepare(
+    x: Tensor,
+    y: Tensor,
+    gate: Tensor | None,
+    scale: Tensor | None,
+    shift: Tensor | None,
+    weight: Tensor | None,
+    bias: Tensor | None,
+    index: Tensor | None,
+    eps: float,
+    dtype: torch.dtype,
+) -> tuple[Outputs, list[Launch]]:
+    """The outputs, and what fills them."""
+    stream = torch.empty(x.shape, dtype=x.dtype, device=x.device)
+    codes = torch.empty(x.shape, dtype=dtype, device=x.device)
+    scales = torch.empty(x.shape[:-1], dtype=torch.float32, device=x.device)
+    outputs = stream, codes, scales
+    rows, added = as_rows(x), as_rows(y)
+    if rows.shape[0] == 0:
+        return outputs, []
+    block = next_power_of_2(x.shape[-1])
+    args = {
+        "x": rows,
+        "y": added,
+        "stream": stream,
+        "codes": codes,
+        "scales": scales,
+        "x_stride": rows.stride(0),
+        "y_stride": added.stride(0),
+        **norm_args(x, weight, bias, index, eps, gate=gate, scale=scale, shift=shift),
+    }
+    launch = Launch(
+        module="wan_kernels.ops.gate_residual_layer_norm_modulate_8bit.kernels_triton",
+        kernel="gate_residual_layer_norm_modulate_8bit_fwd_kernel",
+        grid=(rows.shape[0],),
+        args=args,
+        constants={"LIMIT": LIMITS[dtype], "BLOCK": block},
+        expects=EXPECTS,
+        num_warps=row_warps(block),
+    )
+    return outputs, [launch]
+
+
+def reject(
+    x: Tensor,
+    y: Tensor,
+    gate: Tensor | None,
+    scale: Tensor | None,
+    shift: Tensor | None,
+    weight: Tensor | None,
+    bias: Tensor | None,
+    index: Tensor | None,
+    eps: float,
+    dtype: torch.dtype,
+) -> str | None:
+    return reject_width(x) or reject_tensors(x, y, gate, scale, shift, weight, bias)
+
+
+register_backend(
+    NAME,
+    "triton",
+    forward=running(prepare),
+    available=unavailable,
+    reject=reject,
+    unproven=lambda: records.unproven(NAME, "triton"),
+)
