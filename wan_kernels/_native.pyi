@@ -123,3 +123,18 @@ def channel_rms_norm_silu(out: Tensor, x: Tensor, weight: Tensor, apply_silu: bo
 def channel_rms_norm_silu_backward(
     grad_x: Tensor | None, grad_weight: Tensor | None, grad_out: Tensor, x: Tensor, weight: Tensor, apply_silu: bool
 ) -> None: ...
+def guided_update(
+    result: Tensor,
+    denoised: Tensor,
+    start: Tensor | None,
+    positive: Tensor,
+    negative: Tensor | None,
+    latents: Tensor,
+    base: Tensor | None,
+    older: Tensor | None,
+    newer: Tensor | None,
+    guidance_scale: float,
+    sigma: float,
+    base_weights: list[float],
+    weights: list[float],
+) -> None: ...
