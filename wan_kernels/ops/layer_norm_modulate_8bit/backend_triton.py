@@ -18,11 +18,10 @@ from wan_kernels.common.triton import (
     next_power_of_2,
     reject_tensors,
     running,
-    strides,
     unavailable,
     with_dense_rows,
 )
-from wan_kernels.common.triton_quantize import MAX_BLOCK, row_warps
+from wan_kernels.common.triton_rows import modulation_args, reject_width, row_warps
 from wan_kernels.dispatch import register_backend
 
 NAME = "layer_norm_modulate_8bit"
@@ -45,26 +44,16 @@ def prepare(
     scales = torch.empty(x.shape[:-1], dtype=torch.float32, device=x.device)
     if scales.numel() == 0:
         return (codes, scales), []
-    rows, scale, shift = as_rows(x), with_dense_rows(scale), with_dense_rows(shift)
+    rows = as_rows(x)
     width = x.shape[-1]
     block = next_power_of_2(width)
-    scale_strides, shift_strides, index_strides = strides(scale, 2), strides(shift, 2), strides(index, 2)
     args = {
         "x": rows,
         "codes": codes,
         "scales": scales,
-        "scale": scale,
-        "shift": shift,
         "weight": with_dense_rows(weight),
         "bias": with_dense_rows(bias),
-        "index": index,
         "x_stride": rows.stride(0),
-        "scale_stride_sample": scale_strides[0],
-        "scale_stride_row": scale_strides[1],
-        "shift_stride_sample": shift_strides[0],
-        "shift_stride_row": shift_strides[1],
-        "index_stride_sample": index_strides[0],
-        "index_stride_token": index_strides[1],
         "num_tokens": x.shape[1],
         "width": width,
         "eps": eps,
@@ -73,7 +62,7 @@ def prepare(
         module="wan_kernels.ops.layer_norm_modulate_8bit.kernels_triton",
         kernel="layer_norm_modulate_8bit_fwd_kernel",
         grid=(rows.shape[0],),
-        args=args,
+        args=args | modulation_args(index, scale=scale, shift=shift),
         constants={"LIMIT": LIMITS[dtype], "BLOCK": block},
         expects=EXPECTS,
         num_warps=row_warps(block),
@@ -91,9 +80,7 @@ def reject(
     eps: float,
     dtype: torch.dtype,
 ) -> str | None:
-    if not 0 < x.shape[-1] <= MAX_BLOCK:
-        return f"keeps a row in registers: it takes widths from 1 to {MAX_BLOCK}, got {x.shape[-1]}"
-    return reject_tensors(x, scale, shift, weight, bias)
+    return reject_width(x.shape[-1]) or reject_tensors(x, scale, shift, weight, bias)
 
 
 register_backend(

@@ -4,6 +4,7 @@ import triton
 import triton.language as tl
 
 from wan_kernels.common.triton_quantize_kernel import encode, magnitude_bits, scale_of
+from wan_kernels.common.triton_rows_kernel import modulation_row, normalise
 
 
 @triton.jit
@@ -34,22 +35,15 @@ def layer_norm_modulate_8bit_fwd_kernel(
     columns = tl.arange(0, BLOCK)
     inside = columns < width
     y = tl.load(x + row * x_stride + columns, mask=inside, other=0.0, eviction_policy="evict_first").to(tl.float32)
-    mean = tl.sum(y, axis=0) / width
-    y = tl.where(inside, y - mean, 0.0)
-    variance = tl.sum(y * y, axis=0) / width
-    y *= tl.div_rn(tl.full((), 1.0, tl.float32), tl.sqrt_rn(variance + eps))
+    y, _ = normalise(y, inside, width, eps)
     if weight is not None:
         y = y * tl.load(weight + columns, mask=inside, other=0.0).to(tl.float32)
         y += tl.load(bias + columns, mask=inside, other=0.0).to(tl.float32)
     if scale is not None:
         sample = row // num_tokens
-        scale += sample * scale_stride_sample
-        shift += sample * shift_stride_sample
-        if index is not None:
-            at = sample * index_stride_sample + (row % num_tokens) * index_stride_token
-            modulation = tl.load(index + at).to(tl.int64)
-            scale += modulation * scale_stride_row
-            shift += modulation * shift_stride_row
+        modulation = modulation_row(index, sample, row % num_tokens, index_stride_sample, index_stride_token)
+        scale += sample * scale_stride_sample + modulation * scale_stride_row
+        shift += sample * shift_stride_sample + modulation * shift_stride_row
         y = y * (1.0 + tl.load(scale + columns, mask=inside, other=0.0).to(tl.float32))
         y += tl.load(shift + columns, mask=inside, other=0.0).to(tl.float32)
     # Beyond the width a row that is not finite holds NaN times zero.
