@@ -1,9 +1,10 @@
 """Static inspection: what each GPU kernel compiles to for sm_90a. Needs no GPU.
 
-Every launch that the heavy cases lead to on a `triton` backend, and every csrc/ops/*/*_sm90.cu, is compiled; ptxas
-tells registers, spills and whether it serialised matrix instructions, the disassembly which instructions are there.
-Each launch carries what it expects; a row is ok where that holds. Hopper's limits per multiprocessor are from the CUDA
-programming guide's table of compute capability 9.0; bounds take the H200's dense peaks.
+Every launch that the heavy cases lead to on a `triton` backend, forward and backward, and every csrc/ops/*/*_sm90.cu,
+is compiled; ptxas tells registers, spills and whether it serialised matrix instructions, the disassembly which
+instructions are there. Each launch carries what it expects; a row is ok where that holds. Hopper's limits per
+multiprocessor are from the CUDA programming guide's table of compute capability 9.0; bounds take the H200's dense peaks
+and are those of the forward.
 """
 
 import importlib
@@ -19,6 +20,7 @@ from collections.abc import Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 import torch
@@ -73,7 +75,7 @@ class Compiled:
 
 @dataclass(frozen=True)
 class Row:
-    """One kernel of one case. bound_us: the least time of the whole call on an H200, from its FLOPs and bytes."""
+    """One kernel of one case. bound_us: the least time of the forward on an H200, from its FLOPs and bytes."""
 
     op: str
     backend: str
@@ -149,8 +151,23 @@ def work_of(op: str) -> list[Work]:
         with FakeTensorMode():
             args = [on_gpu(value) for value in meta]
             if backend.reject(*args) is None:
-                work += [Work(op, case, launch, round(bound_us, 1)) for launch in backend.prepare(*args)[1]]
+                work += [Work(op, case, launch, round(bound_us, 1)) for launch in launches_of(backend, op, args)]
     return work
+
+
+def launches_of(backend: ModuleType, op: str, args: Sequence[Any]) -> list[Launch]:
+    """What a call launches, forward and then, where the backend has one, backward for every gradient there can be; of
+    launches that compile to the same, the first.
+    """
+    outputs, launches = backend.prepare(*args)
+    if hasattr(backend, "prepare_backward"):
+        outputs = outputs if isinstance(outputs, tuple) else (outputs,)
+        grads = tuple(map(torch.empty_like, outputs))
+        slots = zip(OPS[op].tensor_slots, OPS[op].differentiable, strict=True)
+        needed = tuple(is_differentiable and args[slot] is not None for slot, is_differentiable in slots)
+        launches = launches + backend.prepare_backward(grads, tuple(args), outputs, needed)[1]
+    by_specification = {json.dumps(specification(launch), sort_keys=True): launch for launch in reversed(launches)}
+    return list(reversed(by_specification.values()))
 
 
 def on_gpu(value: Any) -> Any:

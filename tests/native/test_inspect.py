@@ -42,6 +42,11 @@ def test_every_kernel_of_every_heavy_case() -> None:
     assert what_is_wrong(rows) == []
 
 
+def test_backward_kernels_are_inspected_too() -> None:
+    kernels = {work.launch.kernel for work in inspect.work_of("rms_norm")}
+    assert kernels == {"rms_norm_fwd_kernel", "rms_norm_bwd_kernel", "sum_slots_kernel"}
+
+
 def test_a_kernel_that_does_not_compile_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
     work = inspect.work_of("quantize_rows")[:1]
     no_width = dict(work[0].launch.constants, BLOCK=3)

@@ -1,8 +1,9 @@
 """What every triton backend shares: when it can run, what it takes, and a kernel launch as plain data.
 
-A backend's `prepare(*args)` allocates its outputs and states its launches; its forward runs them and the static
-inspection compiles them, so that what is inspected is what runs. Triton is imported only when a kernel is asked for:
-kernels live in modules of their own, named in the launch and imported by its run.
+A backend's `prepare(*args)` allocates its outputs and states its launches, its `prepare_backward(grads, inputs,
+outputs, needed)` the same for gradients; forward and backward run them and the static inspection compiles them, so that
+what is inspected is what runs. Triton is imported only when a kernel is asked for: kernels live in modules of their
+own, named in the launch and imported by its run.
 """
 
 import importlib
@@ -11,7 +12,7 @@ from collections.abc import Callable, Mapping
 from contextlib import nullcontext
 from dataclasses import dataclass, field
 from functools import cache, wraps
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor
@@ -66,20 +67,21 @@ class Launch:
 
 
 Outputs = tuple[Tensor, ...]
-Prepare = Callable[..., tuple[Outputs, list[Launch]]]
+Gradients = tuple[Tensor | None, ...]
+Result = TypeVar("Result")
 
 
-def running(prepare: Prepare) -> Callable[..., Outputs]:
-    """The forward, of the same signature, that runs what `prepare` states."""
+def running(prepare: Callable[..., tuple[Result, list[Launch]]]) -> Callable[..., Result]:
+    """The forward or backward, of the same signature, that runs what `prepare` states."""
 
     @wraps(prepare)
-    def forward(*args: Any) -> Outputs:
-        outputs, launches = prepare(*args)
+    def run(*args: Any) -> Result:
+        result, launches = prepare(*args)
         for launch in launches:
             launch.run()
-        return outputs
+        return result
 
-    return forward
+    return run
 
 
 def is_interpreting() -> bool:
@@ -141,6 +143,11 @@ def with_dense_rows(table: Tensor | None) -> Tensor | None:
 def strides(table: Tensor | None, num_dims: int) -> tuple[int, ...]:
     """The first strides of a table, zeros where there is none."""
     return (0,) * num_dims if table is None else table.stride()[:num_dims]
+
+
+def gradient_like(x: Tensor | None, is_needed: bool) -> Tensor | None:
+    """Contiguous memory for x's gradient, or None where it is not wanted."""
+    return torch.empty(x.shape, dtype=x.dtype, device=x.device) if is_needed and x is not None else None
 
 
 def is_aligned(x: Tensor) -> bool:

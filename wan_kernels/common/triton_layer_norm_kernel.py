@@ -6,16 +6,7 @@ Pointers are at their rows; optional ones may be None. Everything is float32 bet
 import triton
 import triton.language as tl
 
-
-@triton.jit
-def load_row(pointer, columns, inside):
-    """A row that other programs read too: it may stay in the cache."""
-    return tl.load(pointer + columns, mask=inside, other=0.0).to(tl.float32)
-
-
-@triton.jit
-def load_row_once(pointer, columns, inside):
-    return tl.load(pointer + columns, mask=inside, other=0.0, eviction_policy="evict_first").to(tl.float32)
+from wan_kernels.common.triton_rows_kernel import load_row, load_row_once, normalise
 
 
 @triton.jit
@@ -32,10 +23,7 @@ def add_gated_row(stream, x, y, gate, columns, inside):
 @triton.jit
 def normalise_and_modulate(y, scale, shift, weight, bias, columns, inside, width, eps):
     """(LN(y) [* weight + bias]) [* (1 + scale) + shift]; y holds zeros past its end, the result anything."""
-    mean = tl.sum(y, axis=0) / width
-    y = tl.where(inside, y - mean, 0.0)
-    variance = tl.sum(y * y, axis=0) / width
-    y *= tl.div_rn(tl.full((), 1.0, tl.float32), tl.sqrt_rn(variance + eps))
+    y, _ = normalise(y, inside, width, eps)
     if weight is not None:
         y = y * load_row(weight, columns, inside)
         y += load_row(bias, columns, inside)

@@ -4,9 +4,8 @@ from torch import Tensor
 
 from wan_kernels.common.quantize import LIMITS
 from wan_kernels.common.triton import Expectation, Launch, as_rows, next_power_of_2
+from wan_kernels.common.triton_rows import MAX_BLOCK, row_warps
 
-# Up to here a row stays in registers, 64 values a thread with 8 warps.
-MAX_BLOCK = 16384
 LOOP_BLOCK = 4096
 # 128 registers leave two programs of 8 warps to a multiprocessor, and enough bytes in flight.
 EXPECTS = Expectation(max_registers=128, min_ctas_per_sm=2, mnemonics=("SHFL",))
@@ -27,8 +26,3 @@ def quantize_launch(x: Tensor, codes: Tensor, scale: Tensor) -> Launch:
         expects=EXPECTS,
         num_warps=row_warps(block),
     )
-
-
-def row_warps(block: int) -> int:
-    """Warps for a row: at least 8 values a thread, so that loads are 16 bytes, and at most 8 warps to 8192 values."""
-    return 16 if block > 8192 else max(1, min(8, block // 256))

@@ -45,6 +45,7 @@ CASES = (
     Case("decoder_360p_4f", pixels(1, 192, 4, 360, 640, is_channels_last=True), is_heavy=True),
     Case("decoder_90p_1f", pixels(1, 384, 1, 90, 160, is_channels_last=True), is_heavy=True),
     Case("wide_1.3B", pixels(1, 1536, 8, 32, 32, is_channels_last=True), is_heavy=True),
+    Case("encoder_360p_4f_contiguous", pixels(1, 192, 4, 360, 640), is_heavy=True),
     Case("encoder_96", pixels(1, 96, 2, 7, 9)),
     Case("encoder_96_channels_last", pixels(1, 96, 2, 7, 9, is_channels_last=True)),
     Case("frame_384", pixels(2, 384, 5, 3, apply_silu=False)),

@@ -18,8 +18,8 @@ from wan_kernels.common.triton import (
     running,
     unavailable,
 )
-from wan_kernels.common.triton_layer_norm import EXPECTS, norm_args, reject_width
-from wan_kernels.common.triton_quantize import row_warps
+from wan_kernels.common.triton_layer_norm import EXPECTS, norm_args
+from wan_kernels.common.triton_rows import reject_width, row_warps
 from wan_kernels.dispatch import register_backend
 
 NAME = "gate_residual_layer_norm_modulate"
@@ -80,7 +80,7 @@ def reject(
 ) -> str | None:
     if out_dtype is not None and out_dtype not in DTYPES:
         return f"has no {str(out_dtype).removeprefix('torch.')} output"
-    return reject_width(x) or reject_tensors(x, y, gate, scale, shift, weight, bias)
+    return reject_width(x.shape[-1]) or reject_tensors(x, y, gate, scale, shift, weight, bias)
 
 
 register_backend(

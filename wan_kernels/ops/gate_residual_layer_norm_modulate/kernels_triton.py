@@ -4,6 +4,7 @@ import triton
 import triton.language as tl
 
 from wan_kernels.common.triton_layer_norm_kernel import add_gated_row, normalise_and_modulate
+from wan_kernels.common.triton_rows_kernel import modulation_row
 
 
 @triton.jit
@@ -38,10 +39,7 @@ def gate_residual_layer_norm_modulate_fwd_kernel(
     columns = tl.arange(0, BLOCK)
     inside = columns < width
     sample = row // num_tokens
-    modulation = tl.full((), 0, tl.int64)
-    if index is not None:
-        at = sample * index_stride_sample + (row % num_tokens) * index_stride_token
-        modulation = tl.load(index + at).to(tl.int64)
+    modulation = modulation_row(index, sample, row % num_tokens, index_stride_sample, index_stride_token)
     if gate is not None:
         gate += sample * gate_stride_sample + modulation * gate_stride_row
     if scale is not None:

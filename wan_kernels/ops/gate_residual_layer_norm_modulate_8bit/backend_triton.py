@@ -19,8 +19,8 @@ from wan_kernels.common.triton import (
     running,
     unavailable,
 )
-from wan_kernels.common.triton_layer_norm import EXPECTS, norm_args, reject_width
-from wan_kernels.common.triton_quantize import row_warps
+from wan_kernels.common.triton_layer_norm import EXPECTS, norm_args
+from wan_kernels.common.triton_rows import reject_width, row_warps
 from wan_kernels.dispatch import register_backend
 
 NAME = "gate_residual_layer_norm_modulate_8bit"
@@ -81,7 +81,7 @@ def reject(
     eps: float,
     dtype: torch.dtype,
 ) -> str | None:
-    return reject_width(x) or reject_tensors(x, y, gate, scale, shift, weight, bias)
+    return reject_width(x.shape[-1]) or reject_tensors(x, y, gate, scale, shift, weight, bias)
 
 
 register_backend(

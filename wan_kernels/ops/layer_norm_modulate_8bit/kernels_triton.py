@@ -3,8 +3,9 @@
 import triton
 import triton.language as tl
 
-from wan_kernels.common.triton_layer_norm_kernel import load_row_once, normalise_and_modulate
+from wan_kernels.common.triton_layer_norm_kernel import normalise_and_modulate
 from wan_kernels.common.triton_quantize_kernel import quantize_row
+from wan_kernels.common.triton_rows_kernel import load_row_once, modulation_row
 
 
 @triton.jit
@@ -37,12 +38,8 @@ def layer_norm_modulate_8bit_fwd_kernel(
     y = load_row_once(x + row * x_stride, columns, inside)
     if scale is not None:
         sample = row // num_tokens
-        scale += sample * scale_stride_sample
-        shift += sample * shift_stride_sample
-        if index is not None:
-            at = sample * index_stride_sample + (row % num_tokens) * index_stride_token
-            modulation = tl.load(index + at).to(tl.int64)
-            scale += modulation * scale_stride_row
-            shift += modulation * shift_stride_row
+        modulation = modulation_row(index, sample, row % num_tokens, index_stride_sample, index_stride_token)
+        scale += sample * scale_stride_sample + modulation * scale_stride_row
+        shift += sample * shift_stride_sample + modulation * shift_stride_row
     y = normalise_and_modulate(y, scale, shift, weight, bias, columns, inside, width, eps)
     quantize_row(codes + row * width, scales + row, y, columns, inside, LIMIT)

@@ -2,3 +2,4 @@
 
 from wan_kernels.ops.rms_norm import backend_cpu as backend_cpu
 from wan_kernels.ops.rms_norm import backend_cuda as backend_cuda
+from wan_kernels.ops.rms_norm import backend_triton as backend_triton
