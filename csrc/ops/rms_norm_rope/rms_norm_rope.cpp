@@ -47,34 +47,27 @@ wk_status check_tables(const Arguments &arguments, int64_t head_width, int64_t l
   return WK_OK;
 }
 
-wk_status check(const Arguments &arguments, const wk_tensor *out, const char *out_name) {
+wk_status check_inputs(const Arguments &arguments) {
   const wk_tensor *x = arguments.x;
   WK_TRY(check_floating(kOp, "x", x));
   WK_TRY(check_floating(kOp, "weight", arguments.weight));
-  WK_TRY(check_floating(kOp, out_name, out));
   WK_REQUIRE(x->ndim == 3, "[%s] x must have 3 dimensions, got %d", kOp, x->ndim);
   WK_REQUIRE(arguments.grid, "[%s] grid must be given, got NULL", kOp);
   WK_REQUIRE(arguments.num_heads > 0 && x->shape[2] % arguments.num_heads == 0,
              "[%s] num_heads must divide the width %lld, got %lld", kOp, static_cast<long long>(x->shape[2]),
              static_cast<long long>(arguments.num_heads));
-  const int64_t head_width = x->shape[2] / arguments.num_heads;
-  const int64_t shape[4] = {x->shape[0], x->shape[1], arguments.num_heads, head_width};
-  WK_TRY(check_shape(kOp, out_name, *out, 4, shape));
-  WK_TRY(check_same_dtype(kOp, out_name, *out, "x", *x));
-  WK_TRY(check_tables(arguments, head_width, x->shape[1]));
-  return require_all_cpu(kOp,
-                         {x, arguments.weight, out, arguments.tables[0], arguments.tables[1], arguments.tables[2]});
+  WK_TRY(check_tables(arguments, x->shape[2] / arguments.num_heads, x->shape[1]));
+  return require_all_cpu(kOp, {x, arguments.weight, arguments.tables[0], arguments.tables[1], arguments.tables[2]});
 }
 
-// [B, L, N, H] as rows of N * H; the two last dimensions must be dense.
-wk_status fold_heads(const char *name, const wk_tensor &tensor, Rows *rows) {
-  wk_tensor joined = tensor;
-  WK_REQUIRE(tensor.shape[2] == 1 || tensor.stride[2] == tensor.shape[3], "[%s] %s must have contiguous heads", kOp,
-             name);
-  joined.ndim = 3;
-  joined.shape[2] = tensor.shape[2] * tensor.shape[3];
-  joined.stride[2] = tensor.stride[3];
-  return fold_rows(kOp, name, joined, rows);
+wk_status check(const Arguments &arguments, const wk_tensor *out, const char *out_name) {
+  WK_TRY(check_inputs(arguments));
+  WK_TRY(check_floating(kOp, out_name, out));
+  const wk_tensor &x = *arguments.x;
+  const int64_t shape[4] = {x.shape[0], x.shape[1], arguments.num_heads, x.shape[2] / arguments.num_heads};
+  WK_TRY(check_shape(kOp, out_name, *out, 4, shape));
+  WK_TRY(check_same_dtype(kOp, out_name, *out, "x", x));
+  return require_all_cpu(kOp, {out});
 }
 
 wk_status read_axis(const wk_tensor &table, int64_t extent, FloatBuffer *memory, RopeAxis *axis) {
@@ -124,7 +117,7 @@ extern "C" wk_status wk_rms_norm_rope(const wk_tensor *out, const wk_tensor *x, 
   Parameters parameters;
   RmsNormRopeForward call;
   WK_TRY(read_inputs(arguments, &parameters, &call.in));
-  WK_TRY(fold_heads("out", *out, &call.out));
+  WK_TRY(fold_heads(kOp, "out", *out, &call.out));
 
   const int64_t turns_floats = 2 * out->shape[3];
   FloatBuffer turns;
@@ -159,7 +152,7 @@ extern "C" wk_status wk_rms_norm_rope_backward(const wk_tensor *grad_x, const wk
   Parameters parameters;
   RmsNormRopeBackward call;
   WK_TRY(read_inputs(arguments, &parameters, &call.in));
-  WK_TRY(fold_heads("grad_out", *grad_out, &call.grad_out));
+  WK_TRY(fold_heads(kOp, "grad_out", *grad_out, &call.grad_out));
   WK_TRY(fold_optional_rows(kOp, "grad_x", grad_x, &call.grad_x));
 
   // One part's memory: the sums of grad_weight, the turned gradient row, the token's turns.

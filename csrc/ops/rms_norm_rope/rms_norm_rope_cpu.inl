@@ -25,25 +25,40 @@ bool load_turns(const RmsNormRopeInputs &in, int64_t token, float *turns) {
   return true;
 }
 
-template <class T>
-void forward_row(T *out, const T *x, const RmsNormRopeInputs &in, const float *turns) {
-  const Floats scale = splat(reciprocal_rms(x, in.x.width, in.eps));
-  const int64_t width = in.x.width, head_width = width / in.num_heads;
-  const float *weight = in.weight;
-  const auto scaled = [&](int64_t i, auto extent) {
-    return round_to(load(x + i, extent) * scale, T{}) * load(weight + i, extent);
+// Calls take(i, value, extent) with each vector of a head: x * scale, rounded as a Rounded is, weighted and turned.
+// Where nothing turns, `turns` is null and the head may be the whole row.
+template <class Rounded, class T, class Take>
+WK_INLINE void each_of_head(const T *x, const float *weight, Floats scale, const float *turns, int64_t width,
+                            const Take &take) {
+  const auto weighted = [&](int64_t i, auto extent) {
+    return round_to(load(x + i, extent) * scale, Rounded{}) * load(weight + i, extent);
   };
   if (!turns) {
-    for_each_vector(width, [&](int64_t i, auto extent) { store(out + i, scaled(i, extent), extent); });
+    for_each_vector(width, [&](int64_t i, auto extent) { take(i, weighted(i, extent), extent); });
     return;
   }
+  for_each_vector(width, [&](int64_t i, auto extent) {
+    const Floats value = weighted(i, extent);
+    const Floats cosines = load(turns + i, extent), sines = load(turns + width + i, extent);
+    take(i, value * cosines + swap_pairs(value) * sines, extent);
+  });
+}
+
+// The same for a row, whose scale it finds.
+template <class Rounded, class T, class Take>
+WK_INLINE void each_of_row(const T *x, const RmsNormRopeInputs &in, const float *turns, const Take &take) {
+  const Floats scale = splat(reciprocal_rms(x, in.x.width, in.eps));
+  const int64_t width = in.x.width, head_width = turns ? width / in.num_heads : width;
+  const float *weight = in.weight;
   for (int64_t head = 0; head < width; head += head_width) {
-    for_each_vector(head_width, [&](int64_t i, auto extent) {
-      const Floats value = scaled(head + i, extent);
-      const Floats cosines = load(turns + i, extent), sines = load(turns + head_width + i, extent);
-      store(out + head + i, value * cosines + swap_pairs(value) * sines, extent);
-    });
+    each_of_head<Rounded>(x + head, weight + head, scale, turns, head_width,
+                          [&](int64_t i, Floats value, auto extent) { take(head + i, value, extent); });
   }
+}
+
+template <class T>
+void forward_row(T *out, const T *x, const RmsNormRopeInputs &in, const float *turns) {
+  each_of_row<T>(x, in, turns, [&](int64_t i, Floats value, auto extent) { store(out + i, value, extent); });
 }
 
 // The rotation's transpose turns the other way.
