@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 // The token's cosines and sines are laid out once per token, for one head; every head of the row turns by them.
+#include "common/cpu/codes.h"
 #include "common/cpu/rms.h"
 #include "ops/rms_norm_rope/rms_norm_rope_cpu.h"
 
@@ -61,6 +62,45 @@ void forward_row(T *out, const T *x, const RmsNormRopeInputs &in, const float *t
   each_of_row<T>(x, in, turns, [&](int64_t i, Floats value, auto extent) { store(out + i, value, extent); });
 }
 
+template <class T>
+void add_row(float *sums, const T *x, const RmsNormRopeInputs &in, const float *turns) {
+  each_of_row<float>(x, in, turns, [&](int64_t i, Floats value, auto extent) {
+    store(sums + i, load(sums + i, extent) + value, extent);
+  });
+}
+
+// A block comes from memory for the scales of its rows, and again from a near cache, a head at a time.
+template <class T>
+void encode_block(const RmsNormRope8bit &call, int64_t sample, int64_t block, float *memory) {
+  const RmsNormRopeInputs &in = call.in;
+  const int64_t head_width = in.x.width / in.num_heads, first = block * call.tokens_per_scale;
+  const int64_t left = in.length - first, count = left < call.tokens_per_scale ? left : call.tokens_per_scale;
+  float *values = memory, *turns = values + count * head_width, *row_scales = turns + 2 * count * head_width;
+  int64_t num_turned = 0;
+  for (int64_t k = 0; k < count; ++k) {
+    row_scales[k] = reciprocal_rms(row_at<const T>(in.x, sample * in.length + first + k), in.x.width, in.eps);
+    num_turned += load_turns(in, first + k, turns + 2 * k * head_width);
+  }
+  for (int64_t head = 0; head < in.num_heads; ++head) {
+    const int64_t column = head * head_width, at = sample * in.num_heads + head;
+    const float *weight = in.weight + column, *mean = call.mean + at * head_width;
+    Words sizes = {};
+    for (int64_t k = 0; k < count; ++k) {
+      const T *x = row_at<const T>(in.x, sample * in.length + first + k) + column;
+      float *to = values + k * head_width;
+      each_of_head<float>(x, weight, splat(row_scales[k]), k < num_turned ? turns + 2 * k * head_width : nullptr,
+                          head_width, [&](int64_t i, Floats value, auto extent) {
+                            const Floats rest = value - load(mean + i, extent);
+                            store(to + i, rest, extent);
+                            sizes = larger(sizes, size_bits(kept(rest, extent)));
+                          });
+    }
+    const float scale = scale_for(largest(sizes), limit_of(int8_t{}));
+    call.out_scale[at * call.num_blocks + block] = scale;
+    encode_row(call.out + (at * in.length + first) * head_width, values, scale, count * head_width);
+  }
+}
+
 // The rotation's transpose turns the other way.
 template <class T>
 void turn_back(float *grad_scaled, const T *grad_out, const RmsNormRopeInputs &in, const float *turns) {
@@ -112,6 +152,23 @@ void forward(const RmsNormRopeForward &call, int64_t begin, int64_t end, float *
   });
 }
 
+void sum_tokens(const RmsNormRopeInputs &in, int64_t begin, int64_t end, float *turns, float *sums) {
+  with_dtype(in.x.dtype, [&](auto type) {
+    for (int64_t token = begin; token < end; ++token) {
+      const bool is_turned = load_turns(in, token % in.length, turns);
+      add_row(sums, row_at<const decltype(type)>(in.x, token), in, is_turned ? turns : nullptr);
+    }
+  });
+}
+
+void forward_8bit(const RmsNormRope8bit &call, int64_t begin, int64_t end, float *memory) {
+  with_dtype(call.in.x.dtype, [&](auto type) {
+    for (int64_t block = begin; block < end; ++block) {
+      encode_block<decltype(type)>(call, block / call.num_blocks, block % call.num_blocks, memory);
+    }
+  });
+}
+
 void backward(const RmsNormRopeBackward &call, int64_t begin, int64_t end, float *turns, float *row,
               float *grad_weight) {
   with_dtype(call.in.x.dtype, [&](auto type) {
@@ -127,7 +184,7 @@ void backward(const RmsNormRopeBackward &call, int64_t begin, int64_t end, float
 
 }  // namespace
 
-extern const RmsNormRopeKernels rms_norm_rope_kernels = {forward, backward};
+extern const RmsNormRopeKernels rms_norm_rope_kernels = {forward, sum_tokens, forward_8bit, backward};
 
 }  // namespace WK_ISA
 }  // namespace wk
