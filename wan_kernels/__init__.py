@@ -12,8 +12,10 @@ from wan_kernels.ops.layer_norm_modulate.api import layer_norm_modulate
 from wan_kernels.ops.layer_norm_modulate_8bit.api import layer_norm_modulate_8bit
 from wan_kernels.ops.linear_8bit.api import linear_8bit, pack_linear_8bit
 from wan_kernels.ops.quantize_rows.api import quantize_rows
+from wan_kernels.ops.quantize_values.api import quantize_values
 from wan_kernels.ops.rms_norm.api import rms_norm
 from wan_kernels.ops.rms_norm_rope.api import rms_norm_rope
+from wan_kernels.ops.rms_norm_rope_8bit.api import rms_norm_rope_8bit
 
 __all__ = [
     "attention",
@@ -28,7 +30,9 @@ __all__ = [
     "linear_8bit",
     "pack_linear_8bit",
     "quantize_rows",
+    "quantize_values",
     "rms_norm",
     "rms_norm_rope",
+    "rms_norm_rope_8bit",
     "use_backend",
 ]

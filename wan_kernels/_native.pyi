@@ -119,6 +119,24 @@ def rms_norm_rope_backward(
     grid: list[int],
     eps: float,
 ) -> None: ...
+def rms_norm_rope_8bit(
+    out: Tensor,
+    out_scale: Tensor,
+    mean: Tensor,
+    x: Tensor,
+    weight: Tensor,
+    freqs_t: Tensor,
+    freqs_y: Tensor,
+    freqs_x: Tensor,
+    num_heads: int,
+    grid: list[int],
+    eps: float,
+    tokens_per_scale: int,
+    is_smooth: bool,
+) -> None: ...
+def quantize_values(
+    out: Tensor, out_scale: Tensor, mean: Tensor, v: Tensor, is_smooth: bool, is_permuted: bool
+) -> None: ...
 def channel_rms_norm_silu(out: Tensor, x: Tensor, weight: Tensor, apply_silu: bool) -> None: ...
 def channel_rms_norm_silu_backward(
     grad_x: Tensor | None, grad_weight: Tensor | None, grad_out: Tensor, x: Tensor, weight: Tensor, apply_silu: bool

@@ -92,19 +92,25 @@ wk_status check_codes(const char *op, const char *name, const wk_tensor *tensor)
   return WK_OK;
 }
 
-wk_status check_row_scales(const char *op, const char *name, const wk_tensor *scales, const wk_tensor &rows) {
-  WK_REQUIRE(scales, "[%s] %s must be given, got NULL", op, name);
-  WK_REQUIRE(scales->dtype == WK_FLOAT32, "[%s] %s must be float32, got %s", op, name, dtype_name(scales->dtype));
-  WK_TRY(check_shape(op, name, *scales, rows.ndim - 1, rows.shape));
-  if (element_count(*scales) == 0) return WK_OK;
+wk_status check_dense(const char *op, const char *name, const wk_tensor *tensor, int32_t dtype, int32_t ndim,
+                      const int64_t *shape) {
+  WK_REQUIRE(tensor, "[%s] %s must be given, got NULL", op, name);
+  WK_REQUIRE(tensor->dtype == dtype, "[%s] %s must be %s, got %s", op, name, dtype_name(dtype),
+             dtype_name(tensor->dtype));
+  WK_TRY(check_shape(op, name, *tensor, ndim, shape));
+  if (element_count(*tensor) == 0) return WK_OK;
   int64_t stride = 1;
-  for (int32_t d = scales->ndim - 1; d >= 0; --d) {
-    WK_REQUIRE(scales->shape[d] <= 1 || scales->stride[d] == stride, "[%s] %s must be contiguous, got stride %lld", op,
-               name, static_cast<long long>(scales->stride[d]));
-    stride *= scales->shape[d];
+  for (int32_t d = ndim - 1; d >= 0; --d) {
+    WK_REQUIRE(tensor->shape[d] <= 1 || tensor->stride[d] == stride, "[%s] %s must be contiguous, got stride %lld", op,
+               name, static_cast<long long>(tensor->stride[d]));
+    stride *= tensor->shape[d];
   }
-  WK_REQUIRE(scales->data, "[%s] %s must have memory, got a null pointer", op, name);
+  WK_REQUIRE(tensor->data, "[%s] %s must have memory, got a null pointer", op, name);
   return WK_OK;
+}
+
+wk_status check_row_scales(const char *op, const char *name, const wk_tensor *scales, const wk_tensor &rows) {
+  return check_dense(op, name, scales, WK_FLOAT32, rows.ndim - 1, rows.shape);
 }
 
 wk_status check_shape(const char *op, const char *name, const wk_tensor &tensor, int32_t ndim, const int64_t *shape) {
@@ -180,6 +186,16 @@ wk_status fold_rows(const char *op, const char *name, const wk_tensor &tensor, R
   rows->inner_stride = stride[0];
   rows->outer_stride = stride[1];
   return WK_OK;
+}
+
+wk_status fold_heads(const char *op, const char *name, const wk_tensor &tensor, Rows *rows) {
+  WK_REQUIRE(tensor.shape[2] <= 1 || tensor.stride[2] == tensor.shape[3], "[%s] %s must have contiguous heads", op,
+             name);
+  wk_tensor joined = tensor;
+  joined.ndim = 3;
+  joined.shape[2] = tensor.shape[2] * tensor.shape[3];
+  joined.stride[2] = tensor.stride[3];
+  return fold_rows(op, name, joined, rows);
 }
 
 wk_status fold_optional_rows(const char *op, const char *name, const wk_tensor *tensor, Rows *rows) {

@@ -29,6 +29,9 @@ bool is_codes_dtype(int32_t dtype);       // int8, fp8
 // Every check names the op and the argument, states the rule, and shows what came.
 wk_status check_floating(const char *op, const char *name, const wk_tensor *tensor);
 wk_status check_codes(const char *op, const char *name, const wk_tensor *tensor);
+// A contiguous tensor of that dtype and shape.
+wk_status check_dense(const char *op, const char *name, const wk_tensor *tensor, int32_t dtype, int32_t ndim,
+                      const int64_t *shape);
 // One contiguous fp32 number for each row of `rows`.
 wk_status check_row_scales(const char *op, const char *name, const wk_tensor *scales, const wk_tensor &rows);
 wk_status check_shape(const char *op, const char *name, const wk_tensor &tensor, int32_t ndim, const int64_t *shape);
@@ -53,6 +56,9 @@ struct Rows {
 };
 
 wk_status fold_rows(const char *op, const char *name, const wk_tensor &tensor, Rows *rows);
+
+// [B, L, N, H] as rows of N * H; the two last dimensions must be dense.
+wk_status fold_heads(const char *op, const char *name, const wk_tensor &tensor, Rows *rows);
 
 // As fold_rows, for an optional tensor: NULL leaves `rows->data` null.
 wk_status fold_optional_rows(const char *op, const char *name, const wk_tensor *tensor, Rows *rows);

@@ -217,6 +217,20 @@ WK_API wk_status wk_rms_norm_rope_backward(const wk_tensor *grad_x, const wk_ten
                                            const wk_tensor *freqs_t, const wk_tensor *freqs_y, const wk_tensor *freqs_x,
                                            int64_t num_heads, const int64_t grid[3], double eps, void *stream);
 
+/* The same as int8 codes of out - mean with heads first, as 8-bit attention reads q and k:
+ * out[b, l, n] ~ codes[b, n, l] * out_scale[b, n, l / tokens_per_scale] + mean[b, n].
+ *
+ * out        [B, N, L, H] WK_INT8, contiguous.
+ * out_scale  [B, N, ceil(L / tokens_per_scale)] fp32, contiguous, as wk_quantize_rows makes them.
+ * mean       [B, N, H] fp32, contiguous; written: the mean over all L tokens if is_smooth, else 0.
+ * Numerics: all in fp32 and one rounding, to the code; x is not rounded after the norm. The mean is summed in an order
+ * fixed by the shape. CPU only; temporary memory for 3 * H + 1 floats for each token of a block and thread. */
+WK_API wk_status wk_rms_norm_rope_8bit(const wk_tensor *out, const wk_tensor *out_scale, const wk_tensor *mean,
+                                       const wk_tensor *x, const wk_tensor *weight, const wk_tensor *freqs_t,
+                                       const wk_tensor *freqs_y, const wk_tensor *freqs_x, int64_t num_heads,
+                                       const int64_t grid[3], double eps, int64_t tokens_per_scale, int32_t is_smooth,
+                                       void *stream);
+
 /* ---- channel_rms_norm_silu -------------------------------------------------------------------------------------- */
 
 /* out = silu(x / max(||x||, 1e-12) * sqrt(C) * weight), the norm over dimension 1; silu only if apply_silu
@@ -242,6 +256,21 @@ WK_API wk_status wk_channel_rms_norm_silu_backward(const wk_tensor *grad_x, cons
  * Numerics: fp32, x multiplied by 1 / scale, one rounding, ties to even. A row that holds a NaN or an infinity has
  * codes 0 and that as its scale. CPU only. */
 WK_API wk_status wk_quantize_rows(const wk_tensor *out, const wk_tensor *out_scale, const wk_tensor *x, void *stream);
+
+/* ---- quantize_values -------------------------------------------------------------------------------------------- */
+
+/* Codes of v - mean by channel, tokens last, as 8-bit attention reads v:
+ * v[b, l, n] ~ out[b, n, :, l] * out_scale[b, n] + mean[b, n].
+ *
+ * v          [B, L, N, H] fp32, bf16 or fp16, the two last dimensions dense.
+ * out        [B, N, H, P] WK_INT8 or WK_FLOAT8_E4M3, contiguous, P = L rounded up to a multiple of 128; 0 beyond L.
+ * out_scale  [B, N, H] fp32, contiguous: amax over tokens / limit, as wk_quantize_rows has it.
+ * mean       [B, N, H] fp32, contiguous; written: the mean over tokens if is_smooth, else 0.
+ * is_permuted  position 16 g + p holds token 16 g + {0, 1, 8, 9, 2, 3, 10, 11, 4, 5, 12, 13, 6, 7, 14, 15}[p].
+ * Numerics: fp32, one rounding; the mean is summed in an order fixed by the shape. A channel that holds a NaN or an
+ * infinity has codes 0 and a scale that is not finite. CPU only. */
+WK_API wk_status wk_quantize_values(const wk_tensor *out, const wk_tensor *out_scale, const wk_tensor *mean,
+                                    const wk_tensor *v, int32_t is_smooth, int32_t is_permuted, void *stream);
 
 /* ---- linear_8bit ------------------------------------------------------------------------------------------------ */
 

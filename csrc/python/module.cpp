@@ -106,6 +106,14 @@ void register_8bit(py::module_ &m) {
     const Argument a_out(out), a_out_scale(out_scale), a_x(x);
     run(a_x, [&](void *stream) { return wk_quantize_rows(a_out.get(), a_out_scale.get(), a_x.get(), stream); });
   });
+  m.def("quantize_values", [](const Object &out, const Object &out_scale, const Object &mean, const Object &v,
+                              bool is_smooth, bool is_permuted) {
+    const Argument a_out(out), a_out_scale(out_scale), a_mean(mean), a_v(v);
+    run(a_v, [&](void *stream) {
+      return wk_quantize_values(a_out.get(), a_out_scale.get(), a_mean.get(), a_v.get(), is_smooth, is_permuted,
+                                stream);
+    });
+  });
   m.def("pack_linear_8bit", [](const Object &out, const Object &weight) {
     const Argument a_out(out), a_weight(weight);
     run(a_weight, [&](void *) { return wk_pack_linear_8bit(a_out.get(), a_weight.get()); });
@@ -205,6 +213,18 @@ void register_rms_norm_rope(py::module_ &m) {
           run(a_x, [&](void *stream) {
             return wk_rms_norm_rope(a_out.get(), a_x.get(), a_weight.get(), a_t.get(), a_y.get(), a_fx.get(), num_heads,
                                     grid.data(), eps, stream);
+          });
+        });
+  m.def("rms_norm_rope_8bit",
+        [](const Object &out, const Object &out_scale, const Object &mean, const Object &x, const Object &weight,
+           const Object &freqs_t, const Object &freqs_y, const Object &freqs_x, int64_t num_heads, const Grid &grid,
+           double eps, int64_t tokens_per_scale, bool is_smooth) {
+          const Argument a_out(out), a_out_scale(out_scale), a_mean(mean), a_x(x), a_weight(weight), a_t(freqs_t),
+              a_y(freqs_y), a_fx(freqs_x);
+          run(a_x, [&](void *stream) {
+            return wk_rms_norm_rope_8bit(a_out.get(), a_out_scale.get(), a_mean.get(), a_x.get(), a_weight.get(),
+                                         a_t.get(), a_y.get(), a_fx.get(), num_heads, grid.data(), eps,
+                                         tokens_per_scale, is_smooth, stream);
           });
         });
   m.def("rms_norm_rope_backward", [](const Object &grad_x, const Object &grad_weight, const Object &grad_out,

@@ -523,6 +523,61 @@ void test_gate_residual_layer_norm_modulate_8bit() {
   }
 }
 
+void test_rms_norm_rope_8bit(int32_t dtype, int64_t tokens_per_scale, bool is_smooth) {
+  const int64_t num_heads = 3, head_width = 14, width = 42, length = 13, grid[3] = {2, 2, 3};
+  const int64_t num_blocks = (length + tokens_per_scale - 1) / tokens_per_scale;
+  const Tensor t({2, 1, 2}, WK_FLOAT32, numbers(4, 7)), y({2, 2, 2}, WK_FLOAT32, numbers(8, 8)),
+      z({3, 4, 2}, WK_FLOAT32, numbers(24, 9)), weight({width}, dtype, numbers(width, 2));
+  const Tensor x({2, length, width}, dtype, numbers(2 * length * width, 1)),
+      wide({2, length, width}, WK_FLOAT32, x.values()), out({2, length, num_heads, head_width}, WK_FLOAT32);
+  EXPECT_OK(
+      wk_rms_norm_rope(&out.view, &wide.view, &weight.view, &t.view, &y.view, &z.view, num_heads, grid, kEps, nullptr));
+  Codes codes({2, num_heads, length, head_width});
+  const Tensor scales({2, num_heads, num_blocks}, WK_FLOAT32), mean({2, num_heads, head_width}, WK_FLOAT32);
+  const auto run = [&](int64_t per) {
+    return wk_rms_norm_rope_8bit(&codes.view, &scales.view, &mean.view, &x.view, &weight.view, &t.view, &y.view,
+                                 &z.view, num_heads, grid, kEps, per, is_smooth, nullptr);
+  };
+  EXPECT_OK(run(tokens_per_scale));
+  const Values wanted = out.values(), row_scales = scales.values(), means = mean.values();
+  for (int64_t i = 0; i < 2 * length * width; ++i) {
+    const int64_t channel = i % head_width, head = i / head_width % num_heads, l = i / width % length;
+    const int64_t of_head = i / width / length * num_heads + head;
+    const double scale = row_scales[static_cast<size_t>(of_head * num_blocks + l / tokens_per_scale)];
+    const double code = codes.bytes[static_cast<size_t>((of_head * length + l) * head_width + channel)];
+    const double got = code * scale + means[static_cast<size_t>(of_head * head_width + channel)];
+    EXPECT(std::fabs(got - wanted[static_cast<size_t>(i)]) <= 0.501 * scale);
+  }
+  EXPECT_REFUSED(run(0), WK_ERROR_INVALID_ARGUMENT, "tokens_per_scale must be at least 1, got 0");
+}
+
+void test_quantize_values(int32_t dtype, int64_t length, bool is_smooth, bool is_permuted) {
+  const int64_t channels = 21, positions = (length + 127) / 128 * 128;
+  const int64_t order[16] = {0, 1, 8, 9, 2, 3, 10, 11, 4, 5, 12, 13, 6, 7, 14, 15};
+  const Tensor v({2, length, 3, 7}, dtype, numbers(2 * length * channels, 1));
+  const Tensor scales({2, 3, 7}, WK_FLOAT32), mean({2, 3, 7}, WK_FLOAT32);
+  Codes codes({2, 3, 7, positions}), narrow({2, 3, 7, positions}, WK_FLOAT8_E4M3);
+  EXPECT_OK(wk_quantize_values(&narrow.view, &scales.view, &mean.view, &v.view, is_smooth, is_permuted, nullptr));
+  EXPECT_OK(wk_quantize_values(&codes.view, &scales.view, &mean.view, &v.view, is_smooth, is_permuted, nullptr));
+  const Values values = v.values(), channel_scales = scales.values(), means = mean.values();
+  for (int64_t i = 0; i < 2 * channels * positions; ++i) {
+    const int64_t row = i / positions, position = i % positions;
+    const int64_t token = is_permuted ? position / 16 * 16 + order[position % 16] : position;
+    const int code = codes.bytes[static_cast<size_t>(i)];
+    if (token >= length) {
+      EXPECT(code == 0 && narrow.bytes[static_cast<size_t>(i)] == 0);
+      continue;
+    }
+    const double wanted = values[static_cast<size_t>((row / channels * length + token) * channels + row % channels)];
+    const double scale = channel_scales[static_cast<size_t>(row)], got = code * scale + means[static_cast<size_t>(row)];
+    EXPECT(std::fabs(got - wanted) <= 0.501 * scale);
+  }
+  wk_tensor longer = v.view;
+  longer.shape[1] += 128;
+  EXPECT_REFUSED(wk_quantize_values(&codes.view, &scales.view, &mean.view, &longer, is_smooth, is_permuted, nullptr),
+                 WK_ERROR_INVALID_ARGUMENT, "[quantize_values] out must have shape");
+}
+
 void test_empty() {
   const Tensor x({0, 4}, WK_FLOAT32), weight({4}, WK_FLOAT32, numbers(4, 1)), grad_weight({4}, WK_FLOAT32);
   EXPECT_OK(wk_rms_norm(&x.view, &x.view, &weight.view, kEps, nullptr));
@@ -544,6 +599,10 @@ void test_empty() {
   EXPECT(grad_gate.values() == Values(8, 0.0));
   const Tensor narrow({2, 0}, WK_FLOAT32), nothing({0}, WK_FLOAT32);
   EXPECT_OK(wk_rms_norm(&narrow.view, &narrow.view, &nothing.view, kEps, nullptr));
+  const Tensor values({2, 0, 2, 3}, WK_FLOAT32), scales({2, 2, 3}, WK_FLOAT32), mean({2, 2, 3}, WK_FLOAT32);
+  const Codes codes({2, 2, 3, 0});
+  EXPECT_OK(wk_quantize_values(&codes.view, &scales.view, &mean.view, &values.view, 1, 1, nullptr));
+  EXPECT(mean.values() == Values(12, 0.0));
   const Tensor image({1, 4, 0, 3}, WK_FLOAT32), channels({4}, WK_FLOAT32, numbers(4, 3));
   EXPECT_OK(wk_channel_rms_norm_silu(&image.view, &image.view, &channels.view, 1, nullptr));
   EXPECT_OK(wk_channel_rms_norm_silu_backward(&image.view, &grad_weight.view, &image.view, &image.view, &channels.view,
@@ -663,6 +722,13 @@ int main(int argc, char **argv) {
   test_gate_residual_layer_norm_modulate_8bit();
   test_linear_8bit();
   test_guided_update();
+  for (int variant = 0; variant < 4; ++variant) {
+    const int32_t dtype = kDtypes[variant & 1];
+    for (int64_t tokens_per_scale : {1, 4, 100}) test_rms_norm_rope_8bit(dtype, tokens_per_scale, variant & 2);
+    for (int64_t length : {1, 63, 64, 130}) {
+      for (bool is_permuted : {false, true}) test_quantize_values(dtype, length, variant & 2, is_permuted);
+    }
+  }
   test_empty();
   test_refusals();
   std::printf("ran on %s with %s\n", isa, wk_build_info());

@@ -49,6 +49,19 @@ for dtype in (torch.int8, torch.float8_e4m3fn):
     with dispatch.use_backend("reference"):
         wanted = wan_kernels.quantize_rows(torch.linspace(-3, 5, 1003), dtype)[0]
     worst = max(worst, float((got.double() != wanted.double()).sum() > 2))
+rows, order = torch.randn(2, 19, 3, 14), dict(is_smooth=True, is_permuted=True)
+freqs = [torch.randn(4, pairs, 2) for pairs in (3, 2, 2)]
+turned = dict(num_heads=3, grid=(2, 2, 4), tokens_per_scale=5, is_smooth=True)
+for call in (
+    lambda: wan_kernels.quantize_values(rows, dtype=torch.int8, **order),
+    lambda: wan_kernels.rms_norm_rope_8bit(rows.flatten(2), torch.ones(42), *freqs, **turned),
+):
+    with dispatch.use_backend("cpu"):
+        got = call()
+    with dispatch.use_backend("reference"):
+        wanted = call()
+    worst = max(worst, float((got[0].double() != wanted[0].double()).sum() > 2))
+    worst = max(worst, *(((a - b).abs().max() / b.abs().max()).item() / 1e-5 for a, b in zip(got[1:], wanted[1:])))
 print(native.library().cpu_isa(), worst)
 """
 

@@ -113,6 +113,44 @@ def check_gate_residual(
     check_same_device(op, x=x, y=y, gate=gate, index=index)
 
 
+def check_rms_norm_rope(
+    op: str,
+    x: Tensor,
+    weight: Tensor,
+    freqs: tuple[Tensor, Tensor, Tensor],
+    num_heads: int,
+    grid: tuple[int, int, int],
+    eps: float,
+) -> None:
+    """What every form of rms_norm_rope asks of its inputs; freqs are the tables of t, y and x."""
+    check_tensor(op, "x", x)
+    check_dim(op, "x", x, 3, "[B, L, N*H]")
+    check_tensor(op, "weight", weight)
+    check_shape(op, "weight", weight, x.shape[2:])
+    if num_heads < 1 or x.shape[2] % (2 * num_heads):
+        raise ValueError(f"[{op}] x's width must be num_heads * an even H, got {x.shape[2]} with {num_heads} heads")
+    check_rotations(op, freqs, grid, x.shape[2] // num_heads // 2)
+    num_rotated = grid[0] * grid[1] * grid[2]
+    if num_rotated > x.shape[1]:
+        raise ValueError(f"[{op}] grid must hold at most L = {x.shape[1]} tokens, got {tuple(grid)} = {num_rotated}")
+    check_same_device(op, x=x, weight=weight, freqs_t=freqs[0], freqs_y=freqs[1], freqs_x=freqs[2])
+    check_positive(op, "eps", eps)
+
+
+def check_rotations(op: str, freqs: tuple[Tensor, Tensor, Tensor], grid: tuple[int, int, int], num_pairs: int) -> None:
+    """Tables [length, pairs, 2] that reach over the grid and have that many pairs together."""
+    if len(grid) != 3 or min(grid) < 0:
+        raise ValueError(f"[{op}] grid must be (T, Y, X), none negative, got {tuple(grid)}")
+    for name, table, side in zip(("freqs_t", "freqs_y", "freqs_x"), freqs, grid, strict=True):
+        check_tensor(op, name, table, (torch.float32, torch.float64))
+        check_shape(op, name, table, (None, None, 2))
+        if table.shape[0] < side:
+            raise ValueError(f"[{op}] {name} must reach position {side - 1}, got {table.shape[0]} rows")
+    found = sum(table.shape[1] for table in freqs)
+    if found != num_pairs:
+        raise ValueError(f"[{op}] the tables' pairs must add up to H/2 = {num_pairs}, got {found}")
+
+
 def check_codes_dtype(op: str, name: str, dtype: torch.dtype) -> None:
     """An 8-bit format; TypeError otherwise."""
     if dtype not in CODES:

@@ -13,6 +13,13 @@ from torch import Tensor
 LIMITS = {torch.int8: 127.0, torch.float8_e4m3fn: 448.0}
 SMALLEST_NORMAL = 2.0**-126
 
+# Values of attention come by channel, [.., tokens], as 8-bit tensor cores want their second operand: in whole tiles.
+VALUES_TILE = 128
+# Which token of each 16 stands where, when they are permuted. Of 16 columns of scores a thread of Hopper's tensor cores
+# holds 2c, 2c+1, 8+2c and 8+2c+1, of 16 columns of an 8-bit operand 4c to 4c+3: in this order the registers of the one
+# are those of the other. Source: SageAttention2, arXiv 2411.10958.
+VALUES_ORDER = (0, 1, 8, 9, 2, 3, 10, 11, 4, 5, 12, 13, 6, 7, 14, 15)
+
 
 def quantize(y: Tensor, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
     """Codes of y's shape in `dtype`, contiguous, and the scale of each row, y.shape[:-1], in y's (float) dtype.

@@ -31,15 +31,8 @@ wk_status check_int8(const char *name, const wk_tensor *tensor) {
 
 // weight [ceil(N / 16), ceil(K / 4), 16, 4], contiguous.
 wk_status check_packed(const wk_tensor *weight, int64_t num_columns, int64_t width) {
-  WK_TRY(check_int8("weight", weight));
   const int64_t shape[4] = {ceil_div(num_columns, kGroupColumns), ceil_div(width, kQuad), kGroupColumns, kQuad};
-  WK_TRY(check_shape(kOp, "weight", *weight, 4, shape));
-  if (element_count(*weight) == 0) return WK_OK;
-  const wk_tensor wanted = wk_contiguous(nullptr, WK_INT8, 4, shape);
-  for (int32_t d = 0; d < 4; ++d) {
-    WK_REQUIRE(shape[d] <= 1 || weight->stride[d] == wanted.stride[d], "[%s] weight must be contiguous", kOp);
-  }
-  return WK_OK;
+  return check_dense(kOp, "weight", weight, WK_INT8, 4, shape);
 }
 
 // out [..., N], floating or codes with their scales, for x [..., K].

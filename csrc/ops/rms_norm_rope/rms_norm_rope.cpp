@@ -47,34 +47,27 @@ wk_status check_tables(const Arguments &arguments, int64_t head_width, int64_t l
   return WK_OK;
 }
 
-wk_status check(const Arguments &arguments, const wk_tensor *out, const char *out_name) {
+wk_status check_inputs(const Arguments &arguments) {
   const wk_tensor *x = arguments.x;
   WK_TRY(check_floating(kOp, "x", x));
   WK_TRY(check_floating(kOp, "weight", arguments.weight));
-  WK_TRY(check_floating(kOp, out_name, out));
   WK_REQUIRE(x->ndim == 3, "[%s] x must have 3 dimensions, got %d", kOp, x->ndim);
   WK_REQUIRE(arguments.grid, "[%s] grid must be given, got NULL", kOp);
   WK_REQUIRE(arguments.num_heads > 0 && x->shape[2] % arguments.num_heads == 0,
              "[%s] num_heads must divide the width %lld, got %lld", kOp, static_cast<long long>(x->shape[2]),
              static_cast<long long>(arguments.num_heads));
-  const int64_t head_width = x->shape[2] / arguments.num_heads;
-  const int64_t shape[4] = {x->shape[0], x->shape[1], arguments.num_heads, head_width};
-  WK_TRY(check_shape(kOp, out_name, *out, 4, shape));
-  WK_TRY(check_same_dtype(kOp, out_name, *out, "x", *x));
-  WK_TRY(check_tables(arguments, head_width, x->shape[1]));
-  return require_all_cpu(kOp,
-                         {x, arguments.weight, out, arguments.tables[0], arguments.tables[1], arguments.tables[2]});
+  WK_TRY(check_tables(arguments, x->shape[2] / arguments.num_heads, x->shape[1]));
+  return require_all_cpu(kOp, {x, arguments.weight, arguments.tables[0], arguments.tables[1], arguments.tables[2]});
 }
 
-// [B, L, N, H] as rows of N * H; the two last dimensions must be dense.
-wk_status fold_heads(const char *name, const wk_tensor &tensor, Rows *rows) {
-  wk_tensor joined = tensor;
-  WK_REQUIRE(tensor.shape[2] == 1 || tensor.stride[2] == tensor.shape[3], "[%s] %s must have contiguous heads", kOp,
-             name);
-  joined.ndim = 3;
-  joined.shape[2] = tensor.shape[2] * tensor.shape[3];
-  joined.stride[2] = tensor.stride[3];
-  return fold_rows(kOp, name, joined, rows);
+wk_status check(const Arguments &arguments, const wk_tensor *out, const char *out_name) {
+  WK_TRY(check_inputs(arguments));
+  WK_TRY(check_floating(kOp, out_name, out));
+  const wk_tensor &x = *arguments.x;
+  const int64_t shape[4] = {x.shape[0], x.shape[1], arguments.num_heads, x.shape[2] / arguments.num_heads};
+  WK_TRY(check_shape(kOp, out_name, *out, 4, shape));
+  WK_TRY(check_same_dtype(kOp, out_name, *out, "x", x));
+  return require_all_cpu(kOp, {out});
 }
 
 wk_status read_axis(const wk_tensor &table, int64_t extent, FloatBuffer *memory, RopeAxis *axis) {
@@ -109,6 +102,33 @@ wk_status read_inputs(const Arguments &arguments, Parameters *parameters, RmsNor
   return WK_OK;
 }
 
+// mean [B, N, H] over the tokens of each sample, or zeros. Parts are cut by the shape and summed in order.
+wk_status write_mean(const RmsNormRopeKernels &kernels, const RmsNormRopeInputs &in, bool is_smooth,
+                     const wk_tensor &mean) {
+  float *values = static_cast<float *>(mean.data);
+  const int64_t count = element_count(mean);
+  if (!is_smooth) {
+    for (int64_t i = 0; i < count; ++i) values[i] = 0.0f;
+    return WK_OK;
+  }
+  // One part's memory: the sums, the token's turns.
+  const int64_t width = in.x.width, part_floats = width + 2 * mean.shape[2];
+  const Split split = split_rows(in.length, width);
+  FloatBuffer parts;
+  WK_TRY(parts.allocate_filled(kOp, mean.shape[0] * split.num_parts * part_floats, 0.0f));
+  parallel_for(mean.shape[0] * split.num_parts, 1, [&](int64_t begin, int64_t end) {
+    for (int64_t i = begin; i < end; ++i) {
+      float *sums = parts.data() + i * part_floats;
+      const int64_t first = i / split.num_parts * in.length, part = i % split.num_parts;
+      kernels.sum(in, first + split.begin(part), first + split.end(part), sums + width, sums);
+    }
+  });
+  sum_tables(parts.data(), split.num_parts, part_floats, mean);
+  const float num_tokens = static_cast<float>(in.length > 0 ? in.length : 1);
+  for (int64_t i = 0; i < count; ++i) values[i] /= num_tokens;
+  return WK_OK;
+}
+
 }  // namespace
 }  // namespace wk
 
@@ -124,7 +144,7 @@ extern "C" wk_status wk_rms_norm_rope(const wk_tensor *out, const wk_tensor *x, 
   Parameters parameters;
   RmsNormRopeForward call;
   WK_TRY(read_inputs(arguments, &parameters, &call.in));
-  WK_TRY(fold_heads("out", *out, &call.out));
+  WK_TRY(fold_heads(kOp, "out", *out, &call.out));
 
   const int64_t turns_floats = 2 * out->shape[3];
   FloatBuffer turns;
@@ -132,6 +152,49 @@ extern "C" wk_status wk_rms_norm_rope(const wk_tensor *out, const wk_tensor *x, 
   prefer_huge_pages(out);
   parallel_for_threads(call.out.count, rows_per_piece(call.out.width), [&](int64_t begin, int64_t end, int32_t thread) {
     kernels->forward(call, begin, end, turns.data() + thread * turns_floats);
+  });
+  return WK_OK;
+}
+
+extern "C" wk_status wk_rms_norm_rope_8bit(const wk_tensor *out, const wk_tensor *out_scale, const wk_tensor *mean,
+                                           const wk_tensor *x, const wk_tensor *weight, const wk_tensor *freqs_t,
+                                           const wk_tensor *freqs_y, const wk_tensor *freqs_x, int64_t num_heads,
+                                           const int64_t grid[3], double eps, int64_t tokens_per_scale,
+                                           int32_t is_smooth, void * /*stream*/) {
+  const Arguments arguments = {x, weight, {freqs_t, freqs_y, freqs_x}, num_heads, grid, eps};
+  WK_TRY(check_inputs(arguments));
+  WK_REQUIRE(tokens_per_scale > 0, "[%s] tokens_per_scale must be at least 1, got %lld", kOp,
+             static_cast<long long>(tokens_per_scale));
+  const int64_t length = x->shape[1], head_width = x->shape[2] / num_heads;
+  const int64_t num_blocks = length / tokens_per_scale + (length % tokens_per_scale > 0);
+  const int64_t codes_shape[4] = {x->shape[0], num_heads, length, head_width};
+  const int64_t scales_shape[3] = {x->shape[0], num_heads, num_blocks};
+  const int64_t mean_shape[3] = {x->shape[0], num_heads, head_width};
+  WK_TRY(check_dense(kOp, "out", out, WK_INT8, 4, codes_shape));
+  WK_TRY(check_dense(kOp, "out_scale", out_scale, WK_FLOAT32, 3, scales_shape));
+  WK_TRY(check_dense(kOp, "mean", mean, WK_FLOAT32, 3, mean_shape));
+  WK_TRY(require_all_cpu(kOp, {out, out_scale, mean}));
+
+  const RmsNormRopeKernels *kernels;
+  WK_TRY(select_rms_norm_rope_kernels(&kernels));
+  Parameters parameters;
+  RmsNormRope8bit call;
+  WK_TRY(read_inputs(arguments, &parameters, &call.in));
+  WK_TRY(write_mean(*kernels, call.in, is_smooth, *mean));
+  call.out = static_cast<int8_t *>(out->data);
+  call.out_scale = static_cast<float *>(out_scale->data);
+  call.mean = static_cast<const float *>(mean->data);
+  call.tokens_per_scale = tokens_per_scale;
+  call.num_blocks = num_blocks;
+
+  const int64_t block_tokens = tokens_per_scale < length ? tokens_per_scale : length;
+  const int64_t block_floats = (block_tokens * (3 * head_width + 1) + 15) / 16 * 16;
+  FloatBuffer memory;
+  WK_TRY(memory.allocate(kOp, num_threads() * block_floats));
+  prefer_huge_pages(out);
+  const int64_t grain = rows_per_piece(block_tokens * x->shape[2]);
+  parallel_for_threads(x->shape[0] * num_blocks, grain, [&](int64_t begin, int64_t end, int32_t thread) {
+    kernels->forward_8bit(call, begin, end, memory.data() + thread * block_floats);
   });
   return WK_OK;
 }
@@ -159,7 +222,7 @@ extern "C" wk_status wk_rms_norm_rope_backward(const wk_tensor *grad_x, const wk
   Parameters parameters;
   RmsNormRopeBackward call;
   WK_TRY(read_inputs(arguments, &parameters, &call.in));
-  WK_TRY(fold_heads("grad_out", *grad_out, &call.grad_out));
+  WK_TRY(fold_heads(kOp, "grad_out", *grad_out, &call.grad_out));
   WK_TRY(fold_optional_rows(kOp, "grad_x", grad_x, &call.grad_x));
 
   // One part's memory: the sums of grad_weight, the turned gradient row, the token's turns.

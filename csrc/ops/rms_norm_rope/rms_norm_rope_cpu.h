@@ -28,6 +28,15 @@ struct RmsNormRopeForward {
   Rows out;  // rows of N * H
 };
 
+struct RmsNormRope8bit {
+  RmsNormRopeInputs in;
+  int8_t *out;        // [B, N, L, H]
+  float *out_scale;   // [B, N, num_blocks]
+  const float *mean;  // [B, N, H], taken off before the codes
+  int64_t tokens_per_scale;
+  int64_t num_blocks;  // of a sample
+};
+
 struct RmsNormRopeBackward {
   RmsNormRopeInputs in;
   Rows grad_out;
@@ -37,7 +46,11 @@ struct RmsNormRopeBackward {
 struct RmsNormRopeKernels {
   // Tokens [begin, end) of all B * L. `turns` is memory for 2 * H floats.
   void (*forward)(const RmsNormRopeForward &call, int64_t begin, int64_t end, float *turns);
-  // Also adds their share to grad_weight[N * H], unless that is null. `row` is memory for N * H floats.
+  // Adds the rows of these tokens, not rounded, to sums[N * H].
+  void (*sum)(const RmsNormRopeInputs &in, int64_t begin, int64_t end, float *turns, float *sums);
+  // Blocks [begin, end) of all B * num_blocks. `memory` is for 3 * H + 1 floats for each token of a block.
+  void (*forward_8bit)(const RmsNormRope8bit &call, int64_t begin, int64_t end, float *memory);
+  // As forward; also adds their share to grad_weight[N * H], unless that is null. `row` is memory for N * H floats.
   void (*backward)(const RmsNormRopeBackward &call, int64_t begin, int64_t end, float *turns, float *row,
                    float *grad_weight);
 };

@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 // The token's cosines and sines are laid out once per token, for one head; every head of the row turns by them.
+#include "common/cpu/codes.h"
 #include "common/cpu/rms.h"
 #include "ops/rms_norm_rope/rms_norm_rope_cpu.h"
 
@@ -25,24 +26,78 @@ bool load_turns(const RmsNormRopeInputs &in, int64_t token, float *turns) {
   return true;
 }
 
-template <class T>
-void forward_row(T *out, const T *x, const RmsNormRopeInputs &in, const float *turns) {
-  const Floats scale = splat(reciprocal_rms(x, in.x.width, in.eps));
-  const int64_t width = in.x.width, head_width = width / in.num_heads;
-  const float *weight = in.weight;
-  const auto scaled = [&](int64_t i, auto extent) {
-    return round_to(load(x + i, extent) * scale, T{}) * load(weight + i, extent);
+// Calls take(i, value, extent) with each vector of a head: x * scale, rounded as a Rounded is, weighted and turned.
+// Where nothing turns, `turns` is null and the head may be the whole row.
+template <class Rounded, class T, class Take>
+WK_INLINE void each_of_head(const T *x, const float *weight, Floats scale, const float *turns, int64_t width,
+                            const Take &take) {
+  const auto weighted = [&](int64_t i, auto extent) {
+    return round_to(load(x + i, extent) * scale, Rounded{}) * load(weight + i, extent);
   };
   if (!turns) {
-    for_each_vector(width, [&](int64_t i, auto extent) { store(out + i, scaled(i, extent), extent); });
+    for_each_vector(width, [&](int64_t i, auto extent) { take(i, weighted(i, extent), extent); });
     return;
   }
+  for_each_vector(width, [&](int64_t i, auto extent) {
+    const Floats value = weighted(i, extent);
+    const Floats cosines = load(turns + i, extent), sines = load(turns + width + i, extent);
+    take(i, value * cosines + swap_pairs(value) * sines, extent);
+  });
+}
+
+// The same for a row, whose scale it finds.
+template <class Rounded, class T, class Take>
+WK_INLINE void each_of_row(const T *x, const RmsNormRopeInputs &in, const float *turns, const Take &take) {
+  const Floats scale = splat(reciprocal_rms(x, in.x.width, in.eps));
+  const int64_t width = in.x.width, head_width = turns ? width / in.num_heads : width;
+  const float *weight = in.weight;
   for (int64_t head = 0; head < width; head += head_width) {
-    for_each_vector(head_width, [&](int64_t i, auto extent) {
-      const Floats value = scaled(head + i, extent);
-      const Floats cosines = load(turns + i, extent), sines = load(turns + head_width + i, extent);
-      store(out + head + i, value * cosines + swap_pairs(value) * sines, extent);
-    });
+    each_of_head<Rounded>(x + head, weight + head, scale, turns, head_width,
+                          [&](int64_t i, Floats value, auto extent) { take(head + i, value, extent); });
+  }
+}
+
+template <class T>
+void forward_row(T *out, const T *x, const RmsNormRopeInputs &in, const float *turns) {
+  each_of_row<T>(x, in, turns, [&](int64_t i, Floats value, auto extent) { store(out + i, value, extent); });
+}
+
+template <class T>
+void add_row(float *sums, const T *x, const RmsNormRopeInputs &in, const float *turns) {
+  each_of_row<float>(x, in, turns, [&](int64_t i, Floats value, auto extent) {
+    store(sums + i, load(sums + i, extent) + value, extent);
+  });
+}
+
+// A block comes from memory for the scales of its rows, and again from a near cache, a head at a time.
+template <class T>
+void encode_block(const RmsNormRope8bit &call, int64_t sample, int64_t block, float *memory) {
+  const RmsNormRopeInputs &in = call.in;
+  const int64_t head_width = in.x.width / in.num_heads, first = block * call.tokens_per_scale;
+  const int64_t left = in.length - first, count = left < call.tokens_per_scale ? left : call.tokens_per_scale;
+  float *values = memory, *turns = values + count * head_width, *row_scales = turns + 2 * count * head_width;
+  int64_t num_turned = 0;
+  for (int64_t k = 0; k < count; ++k) {
+    row_scales[k] = reciprocal_rms(row_at<const T>(in.x, sample * in.length + first + k), in.x.width, in.eps);
+    num_turned += load_turns(in, first + k, turns + 2 * k * head_width);
+  }
+  for (int64_t head = 0; head < in.num_heads; ++head) {
+    const int64_t column = head * head_width, at = sample * in.num_heads + head;
+    const float *weight = in.weight + column, *mean = call.mean + at * head_width;
+    Words sizes = {};
+    for (int64_t k = 0; k < count; ++k) {
+      const T *x = row_at<const T>(in.x, sample * in.length + first + k) + column;
+      float *to = values + k * head_width;
+      each_of_head<float>(x, weight, splat(row_scales[k]), k < num_turned ? turns + 2 * k * head_width : nullptr,
+                          head_width, [&](int64_t i, Floats value, auto extent) {
+                            const Floats rest = value - load(mean + i, extent);
+                            store(to + i, rest, extent);
+                            sizes = larger(sizes, size_bits(kept(rest, extent)));
+                          });
+    }
+    const float scale = scale_for(largest(sizes), limit_of(int8_t{}));
+    call.out_scale[at * call.num_blocks + block] = scale;
+    encode_row(call.out + (at * in.length + first) * head_width, values, scale, count * head_width);
   }
 }
 
@@ -97,6 +152,23 @@ void forward(const RmsNormRopeForward &call, int64_t begin, int64_t end, float *
   });
 }
 
+void sum_tokens(const RmsNormRopeInputs &in, int64_t begin, int64_t end, float *turns, float *sums) {
+  with_dtype(in.x.dtype, [&](auto type) {
+    for (int64_t token = begin; token < end; ++token) {
+      const bool is_turned = load_turns(in, token % in.length, turns);
+      add_row(sums, row_at<const decltype(type)>(in.x, token), in, is_turned ? turns : nullptr);
+    }
+  });
+}
+
+void forward_8bit(const RmsNormRope8bit &call, int64_t begin, int64_t end, float *memory) {
+  with_dtype(call.in.x.dtype, [&](auto type) {
+    for (int64_t block = begin; block < end; ++block) {
+      encode_block<decltype(type)>(call, block / call.num_blocks, block % call.num_blocks, memory);
+    }
+  });
+}
+
 void backward(const RmsNormRopeBackward &call, int64_t begin, int64_t end, float *turns, float *row,
               float *grad_weight) {
   with_dtype(call.in.x.dtype, [&](auto type) {
@@ -112,7 +184,7 @@ void backward(const RmsNormRopeBackward &call, int64_t begin, int64_t end, float
 
 }  // namespace
 
-extern const RmsNormRopeKernels rms_norm_rope_kernels = {forward, backward};
+extern const RmsNormRopeKernels rms_norm_rope_kernels = {forward, sum_tokens, forward_8bit, backward};
 
 }  // namespace WK_ISA
 }  // namespace wk

@@ -1,0 +1,3 @@
+"""quantize_values: codes of attention's values, by channel. Backends in order of preference."""
+
+from wan_kernels.ops.quantize_values import backend_cpu as backend_cpu

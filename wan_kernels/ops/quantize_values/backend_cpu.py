@@ -1,0 +1,32 @@
+"""quantize_values through the C library."""
+
+import torch
+from torch import Tensor
+
+from wan_kernels import native
+from wan_kernels.common.cpu import reject_tensors
+from wan_kernels.dispatch import register_backend
+from wan_kernels.ops.quantize_values.reference import num_positions
+
+NAME = "quantize_values"
+
+
+def forward(v: Tensor, dtype: torch.dtype, is_smooth: bool, is_permuted: bool) -> tuple[Tensor, Tensor, Tensor]:
+    num_samples, length, num_heads, head_width = v.shape
+    codes = torch.empty((num_samples, num_heads, head_width, num_positions(length)), dtype=dtype)
+    scales, mean = (torch.empty((num_samples, num_heads, head_width)) for _ in range(2))
+    native.library().quantize_values(codes, scales, mean, with_dense_heads(v), is_smooth, is_permuted)
+    return codes, scales, mean
+
+
+def with_dense_heads(v: Tensor) -> Tensor:
+    """v itself if its heads lie side by side, as in a slice of a fused projection, else a copy."""
+    is_dense = v.stride(3) == 1 and v.stride(2) == v.shape[3]
+    return v if is_dense else v.contiguous()
+
+
+def reject(v: Tensor, dtype: torch.dtype, is_smooth: bool, is_permuted: bool) -> str | None:
+    return reject_tensors(v)
+
+
+register_backend(NAME, "cpu", forward=forward, available=native.cpu_unavailable, reject=reject)

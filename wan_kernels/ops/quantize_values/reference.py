@@ -1,0 +1,39 @@
+"""quantize_values in plain PyTorch: the specification.
+
+Rounding points: v is read in promote_types(v.dtype, float32); see common/quantize.py.
+"""
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from wan_kernels.common.cost import Cost, num_bytes
+from wan_kernels.common.quantize import VALUES_ORDER, VALUES_TILE, quantize
+
+
+def forward(v: Tensor, dtype: torch.dtype, is_smooth: bool, is_permuted: bool) -> tuple[Tensor, Tensor, Tensor]:
+    y_BNHL = v.to(torch.promote_types(v.dtype, torch.float32)).permute(0, 2, 3, 1).contiguous()
+    total_BNH = y_BNHL.sum(-1) if is_smooth else y_BNHL.new_zeros(y_BNHL.shape[:-1])
+    mean_BNH = total_BNH / max(v.shape[1], 1)
+    y_BNHP = F.pad(y_BNHL - mean_BNH.unsqueeze(-1), (0, num_positions(v.shape[1]) - v.shape[1]))
+    codes, scales = quantize(permuted(y_BNHP) if is_permuted else y_BNHP, dtype)
+    return codes, scales, mean_BNH
+
+
+def num_positions(length: int) -> int:
+    """P: whole tiles of tokens."""
+    return -(-length // VALUES_TILE) * VALUES_TILE
+
+
+def permuted(y_BNHP: Tensor) -> Tensor:
+    """The tokens of each 16 in VALUES_ORDER."""
+    groups = y_BNHP.unflatten(-1, (y_BNHP.shape[-1] // len(VALUES_ORDER), len(VALUES_ORDER)))
+    return groups[..., list(VALUES_ORDER)].flatten(-2)
+
+
+def cost(v: Tensor, dtype: torch.dtype, is_smooth: bool, is_permuted: bool) -> Cost:
+    """As quantize_rows, and 2 operations per element for the mean and its difference."""
+    num_samples, length, num_heads, head_width = v.shape
+    num_channels = num_samples * num_heads * head_width
+    written = num_channels * (num_positions(length) + 8)
+    return Cost((4 + 2 * is_smooth) * v.numel(), num_bytes(v) + written)
