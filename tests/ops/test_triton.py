@@ -12,9 +12,12 @@ import torch
 
 import wan_kernels as wk
 from wan_kernels import dispatch, testing
+from wan_kernels.benchmark import differentiable_slots
 from wan_kernels.common import triton as common
+from wan_kernels.common import triton_sums
+from wan_kernels.define_op import OPS
 
-OPS = [op for op in dispatch.ops() if "triton" in dispatch.names(op)]
+TRITON_OPS = [op for op in dispatch.ops() if "triton" in dispatch.names(op)]
 BLOCKED = """
 import sys
 sys.modules["triton"] = None
@@ -28,7 +31,7 @@ needs_interpreter = pytest.mark.skipif(
 )
 
 
-@pytest.mark.parametrize("op", OPS)
+@pytest.mark.parametrize("op", TRITON_OPS)
 def test_is_never_chosen_without_a_record(op: str) -> None:
     case = next(case for case in testing.cases_of(op) if not case.is_heavy)
     explanation = dispatch.explain(op, *case.args(torch.float32))
@@ -43,6 +46,40 @@ def test_the_library_needs_no_triton(interpret: str, monkeypatch: pytest.MonkeyP
     done = subprocess.run([sys.executable, "-c", BLOCKED], capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     assert ("triton does not import" if interpret == "1" else "torch sees no CUDA device") in done.stdout
+
+
+# What sums over tokens: each has a case with several modulation rows, samples or rows to a program.
+SUMS = {
+    "rms_norm": "tokens_7_14B",
+    "layer_norm_modulate": "rows_3_int64_affine",
+    "gate_residual": "rows_3",
+    "rms_norm_rope": "padded_127",
+    "channel_rms_norm_silu": "frame_384_channels_last",
+}
+
+
+@needs_interpreter
+@pytest.mark.parametrize("op", SUMS)
+def test_few_programs_sum_what_many_do(op: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Small cases have but the least tokens to a program; here spans are long and meet several modulation rows."""
+    monkeypatch.setattr(triton_sums, "MIN_SPAN", 13)
+    case = next(case for case in testing.cases_of(op) if case.name == SUMS[op])
+    testing.check(op, "triton", case, torch.float32)
+
+
+@pytest.mark.parametrize("op", SUMS)
+def test_only_the_gradients_asked_for_are_prepared(op: str) -> None:
+    backend = importlib.import_module(f"wan_kernels.ops.{op}.backend_triton")
+    case = next(case for case in testing.cases_of(op) if case.name == SUMS[op])
+    args = case.args(torch.float32)
+    outputs, _ = backend.prepare(*args)
+    slots = OPS[op].tensor_slots
+    for asked in differentiable_slots(OPS[op], args):
+        needed = tuple(slot == asked for slot in slots)
+        found, launches = backend.prepare_backward((outputs,), args, (outputs,), needed)
+        is_by_token = OPS[op].parameters[asked] in ("x", "y")
+        assert [gradient is not None for gradient in found] == list(needed)
+        assert sum(launch.kernel == "sum_slots_kernel" for launch in launches) == (not is_by_token)
 
 
 @pytest.fixture

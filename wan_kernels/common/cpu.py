@@ -32,4 +32,4 @@ def dense_table(rows: Tensor | None) -> Tensor | None:
 
 def gradient_like(x: Tensor | None, is_needed: bool) -> Tensor | None:
     """Contiguous memory for x's gradient, or None where it is not wanted."""
-    return torch.empty(x.shape, dtype=x.dtype) if is_needed and x is not None else None
+    return torch.empty(x.shape, dtype=x.dtype, device=x.device) if is_needed and x is not None else None

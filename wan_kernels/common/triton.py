@@ -18,6 +18,7 @@ import torch
 from torch import Tensor
 
 from wan_kernels.common.cpu import DTYPES
+from wan_kernels.common.cpu import gradient_like as gradient_like
 
 CAPABILITY = (9, 0)
 # Of an H200; what a persistent grid has without a GPU to ask.
@@ -143,11 +144,6 @@ def with_dense_rows(table: Tensor | None) -> Tensor | None:
 def strides(table: Tensor | None, num_dims: int) -> tuple[int, ...]:
     """The first strides of a table, zeros where there is none."""
     return (0,) * num_dims if table is None else table.stride()[:num_dims]
-
-
-def gradient_like(x: Tensor | None, is_needed: bool) -> Tensor | None:
-    """Contiguous memory for x's gradient, or None where it is not wanted."""
-    return torch.empty(x.shape, dtype=x.dtype, device=x.device) if is_needed and x is not None else None
 
 
 def is_aligned(x: Tensor) -> bool:
