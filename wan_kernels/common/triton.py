@@ -65,7 +65,7 @@ class Launch:
             )
 
 
-Outputs = tuple[Tensor, Tensor]
+Outputs = tuple[Tensor, ...]
 Prepare = Callable[..., tuple[Outputs, list[Launch]]]
 
 
