@@ -12,7 +12,8 @@ import torch
 import wan_kernels  # noqa: F401  (fills the registry)
 from wan_kernels import benchmark as harness
 from wan_kernels import dispatch
-from wan_kernels.benchmark import COMPILED, FLUSH_BYTES, Subject
+from wan_kernels.benchmark import COMPILED, Subject
+from wan_kernels.timing import FLUSH_BYTES
 
 DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
 ROUNDS = 10

@@ -9,7 +9,6 @@ import json
 import math
 import os
 import statistics
-import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from functools import cache, partial
@@ -24,6 +23,7 @@ from wan_kernels.common.case import Case
 from wan_kernels.common.cost import Cost, num_bytes
 from wan_kernels.common.quantize import LIMITS
 from wan_kernels.define_op import OPS, Op
+from wan_kernels.timing import in_range, interleaved
 
 Direction = Literal["fwd", "bwd"]
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16}
@@ -33,8 +33,6 @@ ANCHORS = (COMPILED, CLONE)
 
 # What a CPU does in about a second, and one GPU's memory holds with gradients.
 MAX_COST = {"cpu": Cost(flops=10**11, num_bytes=2**28), "cuda": Cost(flops=10**16, num_bytes=2**35)}
-FLUSH_BYTES = {"cpu": 2**26, "cuda": 2**28}
-MIN_ROUNDS, MAX_ROUNDS = 5, 200
 
 
 @dataclass(frozen=True)
@@ -329,13 +327,7 @@ def _prepared(subject: Subject, backend: str, args: tuple[Any, ...]) -> Callable
             return run()
 
     call()
-    return call if subject.device == "cpu" else partial(_in_range, subject.row(backend).name, call)
-
-
-def _in_range(name: str, call: Callable[[], object]) -> object:
-    """The call inside an NVTX range: profilers show rows by their names."""
-    with torch.cuda.nvtx.range(name):
-        return call()
+    return call if subject.device == "cpu" else partial(in_range, subject.row(backend).name, call)
 
 
 def _backward_run(op: Op, function: Any, args: tuple[Any, ...], backend: str) -> Callable[[], object]:
@@ -366,42 +358,6 @@ def _cost(subject: Subject, args: tuple[Any, ...]) -> Cost:
     gradients = [args[slot] for slot in differentiable_slots(subject.op, args)]
     flops = int(cost.flops * getattr(subject.op.reference, "BACKWARD_FLOPS_RATIO", 2))
     return Cost(flops, cost.num_bytes + num_bytes(*gradients))
-
-
-def interleaved(runs: dict[str, Callable[[], object]], device: str, budget_s: float) -> dict[str, list[float]]:
-    """Seconds of each call: one of each in turn, caches flushed before every one, until the budget is spent."""
-    is_cuda = device.startswith("cuda")
-    flush = torch.empty(FLUSH_BYTES["cuda" if is_cuda else "cpu"], dtype=torch.uint8, device=device)
-    time_once = partial(_time_on_gpu if is_cuda else _time_on_cpu, flush)
-    for run in runs.values():
-        warm_until = time.perf_counter() + (0.3 if is_cuda else 0.05)
-        while time.perf_counter() < warm_until:
-            time_once(run)
-    times: dict[str, list[float]] = {name: [] for name in runs}
-    start = time.perf_counter()
-    for num_done in range(MAX_ROUNDS):
-        if num_done >= MIN_ROUNDS and time.perf_counter() - start > budget_s:
-            break
-        for name, run in runs.items():
-            times[name].append(time_once(run))
-    return times
-
-
-def _time_on_cpu(flush: Tensor, run: Callable[[], object]) -> float:
-    flush.add_(1)
-    start = time.perf_counter()
-    run()
-    return time.perf_counter() - start
-
-
-def _time_on_gpu(flush: Tensor, run: Callable[[], object]) -> float:
-    start, end = torch.cuda.Event(enable_timing=True), torch.cuda.Event(enable_timing=True)
-    flush.zero_()
-    start.record()
-    run()
-    end.record()
-    end.synchronize()
-    return start.elapsed_time(end) / 1000
 
 
 def _summary(subject: Subject, backend: str, times: list[float], cost: Cost, roof_s: float) -> dict[str, Any]:

@@ -12,6 +12,9 @@
 
 using Values = std::vector<double>;
 
+constexpr double kEps = 1e-6;
+constexpr int32_t kDtypes[] = {WK_FLOAT32, WK_BFLOAT16};
+
 inline void expect(bool condition, const char *what, int line) {
   if (condition) return;
   std::printf("line %d: expected %s; last error: %s\n", line, what, wk_last_error());
@@ -118,3 +121,14 @@ inline Values differences(const std::function<Values(const Values &)> &f, const 
   }
   return gradient;
 }
+
+// Codes that own exactly their bytes.
+struct Codes {
+  explicit Codes(std::vector<int64_t> shape, int32_t dtype = WK_INT8, int first = -64)
+      : bytes(static_cast<size_t>(product(shape))) {
+    for (size_t i = 0; i < bytes.size(); ++i) bytes[i] = static_cast<int8_t>(first + static_cast<int>(i * 37 % 120));
+    view = wk_contiguous(bytes.data(), dtype, static_cast<int32_t>(shape.size()), shape.data());
+  }
+  std::vector<int8_t> bytes;
+  wk_tensor view;
+};
