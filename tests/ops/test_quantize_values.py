@@ -80,7 +80,6 @@ def test_a_stray_value_ruins_its_own_channel_only(stray: float, is_smooth: bool,
     assert (codes.float().abs().amax(-1) > 0).all()
 
 
-@pytest.mark.skipif("cpu" not in BACKENDS, reason="needs the native library")
 def test_threads_change_nothing() -> None:
     v = values(9000)
     found = []

@@ -98,7 +98,6 @@ def test_an_infinity_ruins_its_own_head(backend: str) -> None:
     assert scales[0].isfinite().all() and scales[1, 0].isfinite().all() and mean[1, 0].isfinite().all()
 
 
-@pytest.mark.skipif("cpu" not in BACKENDS, reason="needs the native library")
 def test_threads_change_nothing() -> None:
     x = normal(2, 3000, 2 * HEAD) + 3
     found = []
