@@ -2,6 +2,7 @@
 
 from wan_kernels.dispatch import use_backend
 from wan_kernels.ops.attention.api import attention
+from wan_kernels.ops.attention_8bit.api import attention_8bit
 from wan_kernels.ops.causal_conv3d.api import causal_conv3d
 from wan_kernels.ops.channel_rms_norm_silu.api import channel_rms_norm_silu
 from wan_kernels.ops.gate_residual.api import gate_residual
@@ -19,6 +20,7 @@ from wan_kernels.ops.rms_norm_rope_8bit.api import rms_norm_rope_8bit
 
 __all__ = [
     "attention",
+    "attention_8bit",
     "causal_conv3d",
     "channel_rms_norm_silu",
     "gate_residual",
