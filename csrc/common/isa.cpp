@@ -27,15 +27,20 @@ bool has_avx512() {
          __builtin_cpu_supports("avx512vl") && __builtin_cpu_supports("avx512dq") &&
          __builtin_cpu_supports("avx512vnni");
 }
+// Cooper Lake, Zen 4, Sapphire Rapids.
+bool has_avx512_bf16() { return has_avx512() && __builtin_cpu_supports("avx512bf16"); }
 #else
 bool never() { return false; }
 constexpr auto has_avx2 = never;
 constexpr auto has_avx512 = never;
+constexpr auto has_avx512_bf16 = never;
 #endif
 
 // Widest first: without a forced choice, the first that runs here.
-constexpr IsaEntry kEntries[] = {
-    {Isa::kAvx512, "avx512", has_avx512}, {Isa::kAvx2, "avx2", has_avx2}, {Isa::kBaseline, "baseline", always}};
+constexpr IsaEntry kEntries[] = {{Isa::kAvx512Bf16, "avx512_bf16", has_avx512_bf16},
+                                 {Isa::kAvx512, "avx512", has_avx512},
+                                 {Isa::kAvx2, "avx2", has_avx2},
+                                 {Isa::kBaseline, "baseline", always}};
 
 struct Choice {
   const IsaEntry *entry = nullptr;  // null: the forced name cannot run
@@ -67,7 +72,8 @@ const Choice &current_choice() {
 
 wk_status current_isa(Isa *isa) {
   const Choice &choice = current_choice();
-  WK_REQUIRE(choice.is_known, "[cpu_isa] %s must be baseline, avx2 or avx512, got %s", kVariable, choice.forced);
+  WK_REQUIRE(choice.is_known, "[cpu_isa] %s must be baseline, avx2, avx512 or avx512_bf16, got %s", kVariable,
+             choice.forced);
   if (!choice.entry) {
     return fail(WK_ERROR_UNSUPPORTED, "[cpu_isa] %s=%s must be what this machine and build can run, it is not",
                 kVariable, choice.forced);

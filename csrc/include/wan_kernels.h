@@ -78,13 +78,13 @@ WK_API int32_t wk_abi_version(void);
 /* The WK_VERSION_STRING the library was built with. */
 WK_API const char *wk_version(void);
 
-/* What is inside, in words: "x86-64: baseline avx2 avx512, openmp, cuda: sm_90a". */
+/* What is inside, in words: "x86-64: baseline avx2 avx512 avx512_bf16, openmp, cuda: sm_90a". */
 WK_API const char *wk_build_info(void);
 
 /* The reason the last failing call on this thread gave, "[op] what must hold, what was received"; "" before any. */
 WK_API const char *wk_last_error(void);
 
-/* The instruction set that the CPU kernels run with: "baseline", "avx2" or "avx512".
+/* The instruction set that the CPU kernels run with: "baseline", "avx2", "avx512" or "avx512_bf16".
  * The widest the machine has, unless the environment variable WAN_KERNELS_CPU_ISA (read once) names another.
  * A name that is unknown, or that this machine or build cannot run, is an error here and in every CPU call. */
 WK_API wk_status wk_cpu_isa(const char **name);

@@ -85,7 +85,8 @@ def test_kernels_leave_no_code_that_others_could_link(tmp_path: Path) -> None:
     """An inline function outside the namespace, compiled for AVX-512, might be the copy that an old machine gets."""
     if run("c++", "-dumpmachine").split("-")[0] != "x86_64":
         pytest.skip("needs x86-64")
-    flags = ("-O2", "-std=c++17", "-w", "-mavx512f", "-mavx512bw", "-mavx512vl", "-mavx512dq", "-mfma", "-mf16c")
+    wide = ("avx512f", "avx512bw", "avx512vl", "avx512dq", "avx512vnni", "avx512bf16", "fma", "f16c")
+    flags = ("-O2", "-std=c++17", "-w", *(f"-m{each}" for each in wide))
     defines = ("-DWK_ISA=avx512", "-DWK_X86_64=1", f"-I{ROOT / 'csrc'}", f"-I{HEADER_DIR}")
     for source in CPU_SOURCES:
         target = tmp_path / f"{source.stem}.o"

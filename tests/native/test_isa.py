@@ -72,7 +72,7 @@ def run_with(isa: str, program: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run([sys.executable, "-c", program], env=environment, capture_output=True, text=True)
 
 
-@pytest.mark.parametrize("isa", ["baseline", "avx2", "avx512"])
+@pytest.mark.parametrize("isa", ["baseline", "avx2", "avx512", "avx512_bf16"])
 def test_forced_isa_is_the_one_that_runs(isa: str) -> None:
     done = run_with(isa, PROGRAM)
     if "can run, it is not" in done.stderr:
@@ -86,7 +86,7 @@ def test_forced_isa_is_the_one_that_runs(isa: str) -> None:
 def test_unknown_isa_is_an_error() -> None:
     done = run_with("sse9", "from wan_kernels import native; native.library().cpu_isa()")
     assert done.returncode != 0
-    assert "WAN_KERNELS_CPU_ISA must be baseline, avx2 or avx512, got sse9" in done.stderr
+    assert "WAN_KERNELS_CPU_ISA must be baseline, avx2, avx512 or avx512_bf16, got sse9" in done.stderr
 
 
 def test_unknown_isa_is_the_reason_why_the_backend_is_unavailable() -> None:

@@ -43,7 +43,10 @@ def test_strided_rows_are_read_and_written_in_place(dtype: torch.dtype) -> None:
 
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
 def test_rounding_is_to_nearest_even(dtype: torch.dtype) -> None:
-    """Every 16-bit value and its neighbourhood, through a kernel whose arithmetic is exact: 0 + y * 1."""
+    """Every 16-bit value and its neighbourhood, through a kernel whose arithmetic is exact: 0 + y * 1.
+
+    Of bfloat16 only the subnormals may be 0: AVX512-BF16 rounds so.
+    """
     bits = torch.arange(-(2**15), 2**15, dtype=torch.int32).to(torch.int16)
     exact = bits.view(dtype).float()
     halfway = exact * (1 + 2.0 ** -(9 if dtype is torch.bfloat16 else 12))
@@ -51,7 +54,11 @@ def test_rounding_is_to_nearest_even(dtype: torch.dtype) -> None:
     x = torch.zeros_like(y).to(dtype)
     out = torch.empty_like(x)
     native.library().gate_residual(out, x, y, torch.ones_like(y), None)
-    torch.testing.assert_close(out, y.to(dtype), rtol=0, atol=0, equal_nan=True)
+    wanted = y.to(dtype)
+    if dtype is torch.bfloat16:
+        is_lost = (wanted.abs() < 2.0**-126) & (out == 0)
+        wanted = wanted.masked_fill(is_lost, 0)
+    torch.testing.assert_close(out, wanted, rtol=0, atol=0, equal_nan=True)
 
 
 def test_sums_do_not_depend_on_the_number_of_threads() -> None:

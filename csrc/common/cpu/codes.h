@@ -64,8 +64,12 @@ WK_INLINE Words larger(Words a, Words b) { return select((Masks)((Masks)a > (Mas
 #endif
 
 inline float largest(Words sizes) {
+#if WK_X86_INTRINSICS && defined(__AVX512F__)
+  const uint32_t result = _mm512_reduce_max_epu32((__m512i)sizes);
+#else
   uint32_t result = 0;
   for (int i = 0; i < kLanes; ++i) result = sizes[i] > result ? sizes[i] : result;
+#endif
   float value;
   __builtin_memcpy(&value, &result, sizeof value);
   return value;
@@ -93,14 +97,15 @@ WK_INLINE float scale_for(float size, float limit) {
 
 // Codes of a row under its scale. A scale that is not finite, which a NaN or an infinity in the row makes, leaves
 // zeros.
-template <class Code, class T>
-void encode_row(Code *codes, const T *x, float scale, int64_t width) {
+template <class Code, class T, class Next = NothingAhead>
+void encode_row(Code *codes, const T *x, float scale, int64_t width, const Next &next = {}, int pass = 0) {
   if (scale - scale != 0.0f) {
     __builtin_memset(codes, 0, static_cast<size_t>(width));
     return;
   }
   const Floats inverse = splat(1.0f / scale);
   for_each_vector(width, [&](int64_t i, auto extent) {
+    next.ask(pass, i);
     store_codes(codes + i, encode(load(x + i, extent) * inverse, Code{}), extent);
   });
 }

@@ -13,19 +13,21 @@ struct Statistics {
   float scale;  // 1 / sqrt(var + eps)
 };
 
-template <class T>
-Statistics statistics_about(float mean, const T *x, int64_t width, float eps) {
+// The first pass that asks for what lies ahead; the result is the second.
+template <class T, class Next = NothingAhead>
+Statistics statistics_about(float mean, const T *x, int64_t width, float eps, const Next &next = {}) {
   const float squares = sum_over(width, [&](int64_t i, auto extent) {
+    next.ask(0, i);
     const Floats distance = kept(load(x + i, extent) - splat(mean), extent);
     return distance * distance;
   });
   return {mean, 1.0f / root(squares / static_cast<float>(width) + eps)};
 }
 
-template <class T>
-Statistics statistics(const T *x, int64_t width, float eps) {
+template <class T, class Next = NothingAhead>
+Statistics statistics(const T *x, int64_t width, float eps, const Next &next = {}) {
   const float sum = sum_over(width, [&](int64_t i, auto extent) { return load(x + i, extent); });
-  return statistics_about(sum / static_cast<float>(width), x, width, eps);
+  return statistics_about(sum / static_cast<float>(width), x, width, eps, next);
 }
 
 // The row of scale, shift and gate that token `token` of sample `sample` reads.
@@ -61,22 +63,27 @@ WK_INLINE void each_result(const T *x, const Statistics &stats, int64_t table, c
   });
 }
 
-template <class Out, class T>
-void normalise_row(Out *out, const T *x, const Statistics &stats, int64_t table, const LayerNormInputs &in) {
-  each_result(x, stats, table, in, [&](int64_t i, Floats value, auto extent) { store(out + i, value, extent); });
+template <class Out, class T, class Next = NothingAhead>
+void normalise_row(Out *out, const T *x, const Statistics &stats, int64_t table, const LayerNormInputs &in,
+                   const Next &next = {}) {
+  each_result(x, stats, table, in, [&](int64_t i, Floats value, auto extent) {
+    next.ask(1, i);
+    store(out + i, value, extent);
+  });
 }
 
 // Writes the codes of the result and returns their scale. `row` is memory for the result itself.
-template <class Code, class T>
+template <class Code, class T, class Next = NothingAhead>
 float normalise_and_encode_row(Code *codes, float *row, const T *x, const Statistics &stats, int64_t table,
-                               const LayerNormInputs &in) {
+                               const LayerNormInputs &in, const Next &next = {}) {
   Words sizes = {};
   each_result(x, stats, table, in, [&](int64_t i, Floats value, auto extent) {
+    next.ask(1, i);
     store(row + i, value, extent);
     sizes = larger(sizes, size_bits(kept(value, extent)));
   });
   const float scale = scale_for(largest(sizes), limit_of(Code{}));
-  encode_row(codes, row, scale, in.x.width);
+  encode_row(codes, row, scale, in.x.width, next, 2);
   return scale;
 }
 

@@ -68,14 +68,27 @@ WK_INLINE Words extend(Halves bits) { return __builtin_convertvector(bits, Words
 WK_INLINE Halves lower(Words bits) { return __builtin_convertvector(bits, Halves); }
 #endif
 
-WK_INLINE Floats widen(Halves bits, bf16) { return (Floats)(extend(bits) << 16); }
-
-// The nearest bf16, ties to even, in the upper half of each word, whatever in the lower; NaN becomes the quiet NaN.
-WK_INLINE Words nearest_bf16(Floats value) {
+// The nearest bf16, ties to even; NaN becomes a quiet NaN. The instruction for it makes 0 of what is below 2^-126.
+#if WK_X86_INTRINSICS && defined(__AVX512BF16__)
+WK_INLINE Halves narrow(Floats value, bf16) { return (Halves)_mm512_maskz_cvtneps_pbh(0xffff, (__m512)value); }
+#else
+WK_INLINE Halves narrow(Floats value, bf16) {
   const Words bits = (Words)value;
-  return select(value != value, Words{} + 0x7fc00000u, bits + 0x7fffu + ((bits >> 16) & 1u));
+  const Words nearest = bits + 0x7fffu + ((bits >> 16) & 1u);
+  return lower(select(value != value, Words{} + 0x7fc00000u, nearest) >> 16);
 }
-WK_INLINE Halves narrow(Floats value, bf16) { return lower(nearest_bf16(value) >> 16); }
+#endif
+#if WK_X86_INTRINSICS && defined(__AVX512F__)
+// One instruction where extending and shifting are two.
+WK_INLINE Floats widen(Halves bits, bf16) {
+  typedef uint16_t Pairs __attribute__((vector_size(64)));
+  const Pairs order = {0, 0, 0, 1, 0, 2,  0, 3,  0, 4,  0, 5,  0, 6,  0, 7,
+                       0, 8, 0, 9, 0, 10, 0, 11, 0, 12, 0, 13, 0, 14, 0, 15};
+  return (Floats)_mm512_maskz_permutexvar_epi16(0xaaaaaaaa, (__m512i)order, _mm512_castsi256_si512((__m256i)bits));
+}
+#else
+WK_INLINE Floats widen(Halves bits, bf16) { return (Floats)(extend(bits) << 16); }
+#endif
 
 #if WK_X86_INTRINSICS && defined(__AVX512F__)
 WK_INLINE Floats widen(Halves bits, fp16) { return (Floats)_mm512_maskz_cvtph_ps(0xffff, (__m256i)bits); }
@@ -158,6 +171,24 @@ inline void store(T *to, Floats value, Part part) {
   __builtin_memcpy(to, lanes, static_cast<size_t>(part.count) * sizeof(T));
 }
 
+// The row that is read from memory next. A row is read again from the first cache once or more, and memory would rest
+// meanwhile; so each of these passes asks for its share of the next row, a little with each vector. Asked for all at
+// once, lines wait for each other. (layer_norm_modulate_8bit, 8192 x 1536 fp32, Zen 4, 2 threads: 2.95 ms without, 2.95
+// asked for in one pass of three, 2.5 in shares.)
+template <int kPasses, class T>
+struct Ahead {
+  const T *row;  // need not be readable
+  int64_t width;
+  WK_INLINE void ask(int pass, int64_t i) const { __builtin_prefetch(row + (pass * width + i) / kPasses, 0, 3); }
+};
+struct NothingAhead {
+  WK_INLINE void ask(int, int64_t) const {}
+};
+// The same for memory that is about to be written, where writing jumps about.
+inline void ask_to_write(const void *to, int64_t bytes) {
+  for (int64_t i = 0; i < bytes; i += 64) __builtin_prefetch(static_cast<const char *>(to) + i, 1);
+}
+
 // The value with 0 in the lanes past the end, for sums of what is not 0 there by itself.
 WK_INLINE Floats kept(Floats value, Whole) { return value; }
 WK_INLINE Floats kept(Floats value, Part part) {
@@ -167,7 +198,7 @@ WK_INLINE Floats kept(Floats value, Part part) {
 
 // The value as it reads back from a T.
 WK_INLINE Floats round_to(Floats value, float) { return value; }
-WK_INLINE Floats round_to(Floats value, bf16) { return (Floats)(nearest_bf16(value) & 0xffff0000u); }
+WK_INLINE Floats round_to(Floats value, bf16) { return widen(narrow(value, bf16{}), bf16{}); }
 WK_INLINE Floats round_to(Floats value, fp16) { return widen(narrow(value, fp16{}), fp16{}); }
 
 // ---- arithmetic ----
@@ -232,37 +263,6 @@ WK_INLINE Floats at_least(Floats value, Floats bound) { return (Floats)_mm_max_p
 WK_INLINE Floats at_most(Floats value, Floats bound) { return select(value > bound, bound, value); }
 WK_INLINE Floats at_least(Floats value, Floats bound) { return select(value < bound, bound, value); }
 #endif
-
-// 1 / value for a size between 2^-126 and 2^126. An estimate of 14 bits and one step of Newton's take a third of the
-// time of AVX-512's division, within 2 ulp.
-#if WK_X86_INTRINSICS && defined(__AVX512F__)
-WK_INLINE Floats reciprocal(Floats value) {
-  const Floats estimate = (Floats)_mm512_maskz_rcp14_ps(0xffff, (__m512)value);
-  return estimate * (splat(2.0f) - value * estimate);
-}
-#else
-WK_INLINE Floats reciprocal(Floats value) { return splat(1.0f) / value; }
-#endif
-
-// 1 / (1 + e^-x): as exact as float32 arithmetic on x * log2(e) lets it be, 1e-6 of the result at x = -10. 0 below -87,
-// so that minus infinity times it is NaN as IEEE says. NaN stays NaN.
-WK_INLINE Floats sigmoid(Floats x) {
-  const Floats power = at_most(at_least(x, splat(-87.0f)), splat(87.0f)) * splat(-1.44269504f);
-  // Adding 1.5 * 2^23 rounds to an integer and leaves it in the low mantissa bits.
-  const Floats magic = splat(12582912.0f);
-  const Floats shifted = power + magic;
-  const Floats rest = power - (shifted - magic);
-  // 2^rest for rest in [-0.5, 0.5].
-  Floats series = splat(1.3264727e-3f);
-  series = series * rest + splat(9.6715127e-3f);
-  series = series * rest + splat(5.5507337e-2f);
-  series = series * rest + splat(2.4022242e-1f);
-  series = series * rest + splat(6.9314698e-1f);
-  series = series * rest + splat(1.0f);
-  // The integer moves into the exponent's place.
-  const Floats odds = (Floats)((Words)series + ((Words)shifted << 23));
-  return select(x < splat(-87.0f), zeros(), reciprocal(splat(1.0f) + odds));
-}
 
 // ---- rows ----
 

@@ -2,7 +2,7 @@
 // Planes: vector lanes are positions. A block of positions of all channels is read once, copied to dense scratch memory
 // in the second cache (planes are often a power of two apart and would evict each other), and finished from there.
 // Rows: vector lanes are channels, one position at a time.
-#include "common/cpu/vec.h"
+#include "common/cpu/exp.h"
 #include "ops/channel_rms_norm_silu/channel_rms_norm_silu_cpu.h"
 
 namespace wk {
@@ -16,16 +16,16 @@ T *at(const ChannelView &view, int64_t sample, int64_t position) {
   return reinterpret_cast<T *>(view.data) + sample * view.batch_stride + position * view.position_stride;
 }
 
-template <bool kSilu>
+template <class T, bool kSilu>
 WK_INLINE Floats activate(Floats value) {
-  return kSilu ? value * sigmoid(value) : value;
+  return kSilu ? value * sigmoid<T>(value) : value;
 }
 
 // Derivative of the activation at `value`.
 template <bool kSilu>
 WK_INLINE Floats slope(Floats value) {
   if (!kSilu) return splat(1.0f);
-  const Floats gate = sigmoid(value);
+  const Floats gate = sigmoid<float>(value);
   return gate * (splat(1.0f) + value * (splat(1.0f) - gate));
 }
 
@@ -75,7 +75,7 @@ void forward_planes(const ChannelRmsNormSiluCall &call, const ChannelBlock &bloc
     const float *value = values + c * count;
     T *plane = out + c * call.out.channel_stride;
     for_each_vector(count, [&](int64_t i, auto extent) {
-      store(plane + i, activate<kSilu>(load(value + i, extent) * load(scale + i, extent) * weight), extent);
+      store(plane + i, activate<T, kSilu>(load(value + i, extent) * load(scale + i, extent) * weight), extent);
     });
   }
 }
@@ -138,7 +138,7 @@ void forward_rows(const ChannelRmsNormSiluCall &call, const ChannelBlock &block)
     T *out = at<T>(call.out, block.sample, position);
     const Floats scale = root_of_count(call.num_channels) / row_norm(x, call.num_channels);
     for_each_vector(call.num_channels, [&](int64_t i, auto extent) {
-      store(out + i, activate<kSilu>(load(x + i, extent) * scale * load(weight + i, extent)), extent);
+      store(out + i, activate<T, kSilu>(load(x + i, extent) * scale * load(weight + i, extent)), extent);
     });
   }
 }

@@ -11,9 +11,11 @@ void forward(const LayerNormModulateForward &call, int64_t begin, int64_t end) {
   with_dtype(in.x.dtype, [&](auto x_type) {
     with_dtype(call.out.dtype, [&](auto out_type) {
       for (int64_t token = begin; token < end; ++token) {
-        const auto *x = row_at<const decltype(x_type)>(in.x, token);
-        normalise_row(row_at<decltype(out_type)>(call.out, token), x, statistics(x, in.x.width, in.eps),
-                      table_row(in, token), in);
+        using T = decltype(x_type);
+        const T *x = row_at<const T>(in.x, token);
+        const Ahead<2, T> next = {row_at<const T>(in.x, token + 1), in.x.width};
+        normalise_row(row_at<decltype(out_type)>(call.out, token), x, statistics(x, in.x.width, in.eps, next),
+                      table_row(in, token), in, next);
       }
     });
   });
@@ -24,9 +26,12 @@ void forward_8bit(const LayerNormModulate8bit &call, int64_t begin, int64_t end,
   with_dtype(in.x.dtype, [&](auto x_type) {
     with_codes(call.out.dtype, [&](auto code) {
       for (int64_t token = begin; token < end; ++token) {
-        const auto *x = row_at<const decltype(x_type)>(in.x, token);
-        call.out_scale[token] = normalise_and_encode_row(row_at<decltype(code)>(call.out, token), row, x,
-                                                         statistics(x, in.x.width, in.eps), table_row(in, token), in);
+        using T = decltype(x_type);
+        const T *x = row_at<const T>(in.x, token);
+        const Ahead<3, T> next = {row_at<const T>(in.x, token + 1), in.x.width};
+        call.out_scale[token] =
+            normalise_and_encode_row(row_at<decltype(code)>(call.out, token), row, x,
+                                     statistics(x, in.x.width, in.eps, next), table_row(in, token), in, next);
       }
     });
   });

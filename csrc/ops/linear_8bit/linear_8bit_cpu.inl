@@ -7,6 +7,7 @@
 // each block, and 128 times the column's sum comes off afterwards. Narrower sets widen both to 16 bits, where pairs of
 // products are exact.
 #include "common/cpu/codes.h"
+#include "common/cpu/exp.h"
 #include "ops/linear_8bit/linear_8bit_cpu.h"
 
 namespace wk {
@@ -200,7 +201,9 @@ inline Floats load_sums(const int32_t *from, const int32_t *offsets, Part part) 
 }
 
 // x / 2 * (1 + tanh(sqrt(2 / pi) * (x + 0.044715 x^3))), which is x * sigmoid of twice that argument.
-WK_INLINE Floats gelu(Floats x) { return x * sigmoid(x * (splat(1.59576912f) + splat(0.0713548163f) * (x * x))); }
+WK_INLINE Floats gelu(Floats x) {
+  return x * sigmoid<float>(x * (splat(1.59576912f) + splat(0.0713548163f) * (x * x)));
+}
 
 // Calls take(i, value, extent) with each finished vector of a row's columns [first, last); i counts from 0.
 template <class T, class Take>

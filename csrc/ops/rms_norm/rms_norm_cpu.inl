@@ -8,9 +8,10 @@ namespace WK_ISA {
 namespace {
 
 template <class T>
-void forward_row(T *out, const T *x, const float *weight, int64_t width, float eps) {
+void forward_row(T *out, const T *x, const float *weight, int64_t width, float eps, const Ahead<1, T> &next) {
   const Floats scale = splat(reciprocal_rms(x, width, eps));
   for_each_vector(width, [&](int64_t i, auto extent) {
+    next.ask(0, i);
     const Floats normal = round_to(load(x + i, extent) * scale, T{});
     store(out + i, normal * load(weight + i, extent), extent);
   });
@@ -43,7 +44,8 @@ void forward(const RmsNormForward &call, int64_t begin, int64_t end) {
   with_dtype(call.x.dtype, [&](auto type) {
     using T = decltype(type);
     for (int64_t row = begin; row < end; ++row) {
-      forward_row(row_at<T>(call.out, row), row_at<const T>(call.x, row), call.weight, call.x.width, call.eps);
+      const Ahead<1, T> next = {row_at<const T>(call.x, row + 1), call.x.width};
+      forward_row(row_at<T>(call.out, row), row_at<const T>(call.x, row), call.weight, call.x.width, call.eps, next);
     }
   });
 }

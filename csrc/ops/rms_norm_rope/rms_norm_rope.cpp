@@ -187,14 +187,18 @@ extern "C" wk_status wk_rms_norm_rope_8bit(const wk_tensor *out, const wk_tensor
   call.tokens_per_scale = tokens_per_scale;
   call.num_blocks = num_blocks;
 
-  const int64_t block_tokens = tokens_per_scale < length ? tokens_per_scale : length;
-  const int64_t block_floats = (block_tokens * (3 * head_width + 1) + 15) / 16 * 16;
+  // Codes of a head lie together only over tokens: fewer at a time would scatter them line by line.
+  const int64_t least_tokens = 16;
+  const int64_t wanted = (least_tokens + tokens_per_scale - 1) / tokens_per_scale * tokens_per_scale;
+  call.tokens_per_piece = wanted < length ? wanted : (length > 0 ? length : 1);
+  const int64_t num_pieces = (length + call.tokens_per_piece - 1) / call.tokens_per_piece;
+  const int64_t piece_floats = (call.tokens_per_piece * (3 * head_width + 1) + 15) / 16 * 16;
   FloatBuffer memory;
-  WK_TRY(memory.allocate(kOp, num_threads() * block_floats));
+  WK_TRY(memory.allocate(kOp, num_threads() * piece_floats));
   prefer_huge_pages(out);
-  const int64_t grain = rows_per_piece(block_tokens * x->shape[2]);
-  parallel_for_threads(x->shape[0] * num_blocks, grain, [&](int64_t begin, int64_t end, int32_t thread) {
-    kernels->forward_8bit(call, begin, end, memory.data() + thread * block_floats);
+  const int64_t grain = rows_per_piece(call.tokens_per_piece * x->shape[2]);
+  parallel_for_threads(x->shape[0] * num_pieces, grain, [&](int64_t begin, int64_t end, int32_t thread) {
+    kernels->forward_8bit(call, begin, end, memory.data() + thread * piece_floats);
   });
   return WK_OK;
 }

@@ -34,7 +34,8 @@ struct RmsNormRope8bit {
   float *out_scale;   // [B, N, num_blocks]
   const float *mean;  // [B, N, H], taken off before the codes
   int64_t tokens_per_scale;
-  int64_t num_blocks;  // of a sample
+  int64_t num_blocks;        // of a sample
+  int64_t tokens_per_piece;  // of work: whole blocks
 };
 
 struct RmsNormRopeBackward {
@@ -48,7 +49,7 @@ struct RmsNormRopeKernels {
   void (*forward)(const RmsNormRopeForward &call, int64_t begin, int64_t end, float *turns);
   // Adds the rows of these tokens, not rounded, to sums[N * H].
   void (*sum)(const RmsNormRopeInputs &in, int64_t begin, int64_t end, float *turns, float *sums);
-  // Blocks [begin, end) of all B * num_blocks. `memory` is for 3 * H + 1 floats for each token of a block.
+  // Pieces [begin, end), a sample's following each other. `memory` is for 3 * H + 1 floats for each token of a piece.
   void (*forward_8bit)(const RmsNormRope8bit &call, int64_t begin, int64_t end, float *memory);
   // As forward; also adds their share to grad_weight[N * H], unless that is null. `row` is memory for N * H floats.
   void (*backward)(const RmsNormRopeBackward &call, int64_t begin, int64_t end, float *turns, float *row,

@@ -58,46 +58,65 @@ WK_INLINE void each_of_row(const T *x, const RmsNormRopeInputs &in, const float 
 }
 
 template <class T>
-void forward_row(T *out, const T *x, const RmsNormRopeInputs &in, const float *turns) {
-  each_of_row<T>(x, in, turns, [&](int64_t i, Floats value, auto extent) { store(out + i, value, extent); });
+void forward_row(T *out, const T *x, const RmsNormRopeInputs &in, const float *turns, const Ahead<1, T> &next) {
+  each_of_row<T>(x, in, turns, [&](int64_t i, Floats value, auto extent) {
+    next.ask(0, i);
+    store(out + i, value, extent);
+  });
 }
 
 template <class T>
-void add_row(float *sums, const T *x, const RmsNormRopeInputs &in, const float *turns) {
+void add_row(float *sums, const T *x, const RmsNormRopeInputs &in, const float *turns, const Ahead<1, T> &next) {
   each_of_row<float>(x, in, turns, [&](int64_t i, Floats value, auto extent) {
+    next.ask(0, i);
     store(sums + i, load(sums + i, extent) + value, extent);
   });
 }
 
-// A block comes from memory for the scales of its rows, and again from a near cache, a head at a time.
+// Tokens [first, first + count) of a sample, whole blocks of scales: they come from memory for the scales of their
+// rows, and again from a near cache, a head at a time.
 template <class T>
-void encode_block(const RmsNormRope8bit &call, int64_t sample, int64_t block, float *memory) {
+void encode_tokens(const RmsNormRope8bit &call, int64_t sample, int64_t first, int64_t count, float *memory) {
   const RmsNormRopeInputs &in = call.in;
-  const int64_t head_width = in.x.width / in.num_heads, first = block * call.tokens_per_scale;
-  const int64_t left = in.length - first, count = left < call.tokens_per_scale ? left : call.tokens_per_scale;
+  const int64_t head_width = in.x.width / in.num_heads, per_scale = call.tokens_per_scale;
+  const int64_t num_scales = (count + per_scale - 1) / per_scale, row = sample * in.length + first;
+  // Tokens of a sample are equally far apart. Looking each up for each head would cost four divisions of integers.
+  const T *rows = row_at<const T>(in.x, row);
+  const int64_t stride = in.x.inner_stride;
   float *values = memory, *turns = values + count * head_width, *row_scales = turns + 2 * count * head_width;
   int64_t num_turned = 0;
   for (int64_t k = 0; k < count; ++k) {
-    row_scales[k] = reciprocal_rms(row_at<const T>(in.x, sample * in.length + first + k), in.x.width, in.eps);
+    row_scales[k] = reciprocal_rms(rows + k * stride, in.x.width, in.eps);
     num_turned += load_turns(in, first + k, turns + 2 * k * head_width);
   }
   for (int64_t head = 0; head < in.num_heads; ++head) {
     const int64_t column = head * head_width, at = sample * in.num_heads + head;
     const float *weight = in.weight + column, *mean = call.mean + at * head_width;
-    Words sizes = {};
-    for (int64_t k = 0; k < count; ++k) {
-      const T *x = row_at<const T>(in.x, sample * in.length + first + k) + column;
-      float *to = values + k * head_width;
-      each_of_head<float>(x, weight, splat(row_scales[k]), k < num_turned ? turns + 2 * k * head_width : nullptr,
-                          head_width, [&](int64_t i, Floats value, auto extent) {
-                            const Floats rest = value - load(mean + i, extent);
-                            store(to + i, rest, extent);
-                            sizes = larger(sizes, size_bits(kept(rest, extent)));
-                          });
+    int8_t *codes = call.out + (at * in.length + first) * head_width;
+    float *scales = call.out_scale + at * call.num_blocks + first / per_scale;
+    // All scales before the first code: the way from a row's sizes to its scale is long, and rows go it side by side.
+    for (int64_t block = 0; block < num_scales; ++block) {
+      const int64_t end = (block + 1) * per_scale < count ? (block + 1) * per_scale : count;
+      Words sizes = {};
+      for (int64_t k = block * per_scale; k < end; ++k) {
+        const Ahead<1, T> next = {rows + (count + k) * stride + column, head_width};
+        float *to = values + k * head_width;
+        ask_to_write(codes + k * head_width, head_width);
+        each_of_head<float>(rows + k * stride + column, weight, splat(row_scales[k]),
+                            k < num_turned ? turns + 2 * k * head_width : nullptr, head_width,
+                            [&](int64_t i, Floats value, auto extent) {
+                              next.ask(0, i);
+                              const Floats rest = value - load(mean + i, extent);
+                              store(to + i, rest, extent);
+                              sizes = larger(sizes, size_bits(kept(rest, extent)));
+                            });
+      }
+      scales[block] = scale_for(largest(sizes), limit_of(int8_t{}));
     }
-    const float scale = scale_for(largest(sizes), limit_of(int8_t{}));
-    call.out_scale[at * call.num_blocks + block] = scale;
-    encode_row(call.out + (at * in.length + first) * head_width, values, scale, count * head_width);
+    for (int64_t block = 0; block < num_scales; ++block) {
+      const int64_t begin = block * per_scale, end = begin + per_scale < count ? begin + per_scale : count;
+      encode_row(codes + begin * head_width, values + begin * head_width, scales[block], (end - begin) * head_width);
+    }
   }
 }
 
@@ -147,24 +166,31 @@ void forward(const RmsNormRopeForward &call, int64_t begin, int64_t end, float *
     using T = decltype(type);
     for (int64_t token = begin; token < end; ++token) {
       const bool is_turned = load_turns(call.in, token % call.in.length, turns);
-      forward_row(row_at<T>(call.out, token), row_at<const T>(call.in.x, token), call.in, is_turned ? turns : nullptr);
+      const Ahead<1, T> next = {row_at<const T>(call.in.x, token + 1), call.in.x.width};
+      forward_row(row_at<T>(call.out, token), row_at<const T>(call.in.x, token), call.in, is_turned ? turns : nullptr,
+                  next);
     }
   });
 }
 
 void sum_tokens(const RmsNormRopeInputs &in, int64_t begin, int64_t end, float *turns, float *sums) {
   with_dtype(in.x.dtype, [&](auto type) {
+    using T = decltype(type);
     for (int64_t token = begin; token < end; ++token) {
       const bool is_turned = load_turns(in, token % in.length, turns);
-      add_row(sums, row_at<const decltype(type)>(in.x, token), in, is_turned ? turns : nullptr);
+      const Ahead<1, T> next = {row_at<const T>(in.x, token + 1), in.x.width};
+      add_row(sums, row_at<const T>(in.x, token), in, is_turned ? turns : nullptr, next);
     }
   });
 }
 
 void forward_8bit(const RmsNormRope8bit &call, int64_t begin, int64_t end, float *memory) {
   with_dtype(call.in.x.dtype, [&](auto type) {
-    for (int64_t block = begin; block < end; ++block) {
-      encode_block<decltype(type)>(call, block / call.num_blocks, block % call.num_blocks, memory);
+    const int64_t num_pieces = (call.in.length + call.tokens_per_piece - 1) / call.tokens_per_piece;
+    for (int64_t piece = begin; piece < end; ++piece) {
+      const int64_t first = piece % num_pieces * call.tokens_per_piece, left = call.in.length - first;
+      encode_tokens<decltype(type)>(call, piece / num_pieces, first,
+                                    left < call.tokens_per_piece ? left : call.tokens_per_piece, memory);
     }
   });
 }
