@@ -114,6 +114,21 @@ void register_8bit(py::module_ &m) {
                                 stream);
     });
   });
+  m.def("attention_8bit",
+        [](const Object &out, const Object &lse, const Object &q, const Object &q_scale, const Object &k,
+           const Object &k_scale, const Object &k_mean, const Object &v, const Object &v_scale, const Object &v_mean,
+           const Object &k_lengths, const Object &prior_out, const Object &prior_lse, int64_t q_tokens_per_scale,
+           int64_t k_tokens_per_scale, int64_t v_tokens_per_scale, double scale) {
+          const Argument a_out(out), a_lse(lse), a_q(q), a_q_scale(q_scale), a_k(k), a_k_scale(k_scale),
+              a_k_mean(k_mean), a_v(v), a_v_scale(v_scale), a_v_mean(v_mean), a_k_lengths(k_lengths),
+              a_prior_out(prior_out), a_prior_lse(prior_lse);
+          run(a_q, [&](void *stream) {
+            return wk_attention_8bit(a_out.get(), a_lse.get(), a_q.get(), a_q_scale.get(), a_k.get(), a_k_scale.get(),
+                                     a_k_mean.get(), a_v.get(), a_v_scale.get(), a_v_mean.get(), a_k_lengths.get(),
+                                     a_prior_out.get(), a_prior_lse.get(), q_tokens_per_scale, k_tokens_per_scale,
+                                     v_tokens_per_scale, scale, stream);
+          });
+        });
   m.def("pack_linear_8bit", [](const Object &out, const Object &weight) {
     const Argument a_out(out), a_weight(weight);
     run(a_weight, [&](void *) { return wk_pack_linear_8bit(a_out.get(), a_weight.get()); });

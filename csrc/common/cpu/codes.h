@@ -64,12 +64,13 @@ WK_INLINE Words larger(Words a, Words b) { return select((Masks)((Masks)a > (Mas
 #endif
 
 inline float largest(Words sizes) {
-#if WK_X86_INTRINSICS && defined(__AVX512F__)
-  const uint32_t result = _mm512_reduce_max_epu32((__m512i)sizes);
-#else
+  typedef uint32_t Quad __attribute__((vector_size(16)));
+  Quad parts[kLanes / 4];
+  __builtin_memcpy(parts, &sizes, sizeof sizes);
+  Quad most = parts[0];
+  for (int i = 1; i < kLanes / 4; ++i) most = parts[i] > most ? parts[i] : most;
   uint32_t result = 0;
-  for (int i = 0; i < kLanes; ++i) result = sizes[i] > result ? sizes[i] : result;
-#endif
+  for (int i = 0; i < 4; ++i) result = most[i] > result ? most[i] : result;
   float value;
   __builtin_memcpy(&value, &result, sizeof value);
   return value;

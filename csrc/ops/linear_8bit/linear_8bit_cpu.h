@@ -1,12 +1,10 @@
 // SPDX-License-Identifier: Apache-2.0
 #pragma once
 #include "common/isa.h"
+#include "common/packed.h"
 #include "common/tensor.h"
 
 namespace wk {
-
-// The packed weight: groups of 16 columns, in each the quads of 4 consecutive products, in each quad column by column.
-constexpr int64_t kGroupColumns = 16, kQuad = 4, kQuadBytes = kGroupColumns * kQuad;
 
 struct Linear8bit {
   Rows x;                // int8
