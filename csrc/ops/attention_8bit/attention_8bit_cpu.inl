@@ -12,7 +12,7 @@ namespace WK_ISA {
 namespace {
 
 #if WK_X86_INTRINSICS && defined(__AVX512VNNI__)
-constexpr int kRowsAtOnce = 6, kGroupsAtOnce = 4;
+constexpr int kRowsAtOnce = 8, kGroupsAtOnce = 2;
 #elif WK_X86_INTRINSICS && defined(__AVX2__)
 constexpr int kRowsAtOnce = 2, kGroupsAtOnce = 1;
 #else
