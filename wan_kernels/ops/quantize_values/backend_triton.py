@@ -109,16 +109,18 @@ def encode_launch(
 ) -> Launch:
     """A tile per program, or a block of them."""
     codes, scales, mean = outputs
-    num_tiles = (tokens_per_scale or VALUES_TILE) // VALUES_TILE
+    per_program = tokens_per_scale or VALUES_TILE
+    # Walking over tiles takes registers: 190 a thread with whole ones, 128 with halves.
+    tokens = VALUES_TILE if per_program == VALUES_TILE else VALUES_TILE // 2
     channels = min(next_power_of_2(v.shape[3]), MAX_CHANNELS)
     return Launch(
         module=KERNELS,
         kernel="quantize_values_fwd_kernel",
-        grid=channel_grid(v, -(-codes.shape[3] // (num_tiles * VALUES_TILE)), channels),
+        grid=channel_grid(v, -(-codes.shape[3] // per_program), channels),
         args={**view_of(v), "scales": scales, "mean": mean, "codes": codes, "num_positions": codes.shape[3]},
         constants={
-            "NUM_TILES": num_tiles,
-            "TOKENS": VALUES_TILE,
+            "NUM_TILES": per_program // tokens,
+            "TOKENS": tokens,
             "CHANNELS": channels,
             "LIMIT": LIMITS[codes.dtype],
             "HAS_BLOCKS": tokens_per_scale is not None,
