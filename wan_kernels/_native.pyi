@@ -135,7 +135,13 @@ def rms_norm_rope_8bit(
     is_smooth: bool,
 ) -> None: ...
 def quantize_values(
-    out: Tensor, out_scale: Tensor, mean: Tensor, v: Tensor, is_smooth: bool, is_permuted: bool
+    out: Tensor,
+    out_scale: Tensor,
+    mean: Tensor,
+    v: Tensor,
+    tokens_per_scale: int,
+    is_smooth: bool,
+    is_permuted: bool,
 ) -> None: ...
 def channel_rms_norm_silu(out: Tensor, x: Tensor, weight: Tensor, apply_silu: bool) -> None: ...
 def channel_rms_norm_silu_backward(

@@ -274,12 +274,12 @@ def _errors(subject: Subject, backends: Sequence[str], args: tuple[Any, ...]) ->
 
 @torch.no_grad()
 def _first_output(op: Op, backend: str, args: tuple[Any, ...]) -> Tensor:
-    """In float32; codes with their scales applied, where each row has one."""
+    """In float32; codes with their scales applied, where each row has exactly one."""
     with dispatch.use_backend(**{op.name: backend}):
         outputs = op(*args)
     first = outputs[0] if isinstance(outputs, tuple) else outputs
-    if first.dtype in LIMITS and outputs[1].shape == first.shape[:-1]:
-        return first.float() * outputs[1].unsqueeze(-1)
+    if first.dtype in LIMITS and outputs[1].numel() == first.shape[:-1].numel():
+        return first.float() * outputs[1].reshape(first.shape[:-1]).unsqueeze(-1)
     return first.detach().float().clone()
 
 

@@ -5,7 +5,7 @@ from types import ModuleType
 
 import torch
 
-ABI_VERSION = 2
+ABI_VERSION = 3
 
 
 @cache

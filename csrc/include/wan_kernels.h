@@ -34,7 +34,7 @@ extern "C" {
 #endif
 
 /* Raised whenever a struct, a constant or a signature changes; compare with wk_abi_version(). */
-#define WK_ABI_VERSION 2
+#define WK_ABI_VERSION 3
 #define WK_VERSION_STRING "0.1.0"
 #define WK_MAX_DIMS 8
 
@@ -260,17 +260,21 @@ WK_API wk_status wk_quantize_rows(const wk_tensor *out, const wk_tensor *out_sca
 /* ---- quantize_values -------------------------------------------------------------------------------------------- */
 
 /* Codes of v - mean by channel, tokens last, as 8-bit attention reads v:
- * v[b, l, n] ~ out[b, n, :, l] * out_scale[b, n] + mean[b, n].
+ * v[b, l, n] ~ out[b, n, :, l] * out_scale[b, n, l / tokens_per_scale] + mean[b, n].
  *
  * v          [B, L, N, H] fp32, bf16 or fp16, the two last dimensions dense.
  * out        [B, N, H, P] WK_INT8 or WK_FLOAT8_E4M3, contiguous, P = L rounded up to a multiple of 128; 0 beyond L.
- * out_scale  [B, N, H] fp32, contiguous: amax over tokens / limit, as wk_quantize_rows has it.
- * mean       [B, N, H] fp32, contiguous; written: the mean over tokens if is_smooth, else 0.
+ * out_scale  [B, N, ceil(L / tokens_per_scale), H] fp32, contiguous: amax over the block's tokens / limit, as
+ *            wk_quantize_rows has it.
+ * mean       [B, N, H] fp32, contiguous; written: the mean over all tokens if is_smooth, else 0.
+ * tokens_per_scale  a multiple of 128, or 0 for one block of all tokens.
  * is_permuted  position 16 g + p holds token 16 g + {0, 1, 8, 9, 2, 3, 10, 11, 4, 5, 12, 13, 6, 7, 14, 15}[p].
- * Numerics: fp32, one rounding; the mean is summed in an order fixed by the shape. A channel that holds a NaN or an
- * infinity has codes 0 and a scale that is not finite. CPU only. */
+ * Numerics: fp32, one rounding; the mean is summed in an order fixed by the shape. Where a channel's block holds a NaN
+ * or an infinity, and with is_smooth in all blocks of the channel, codes are 0 and the scale is not finite. CPU only.
+ */
 WK_API wk_status wk_quantize_values(const wk_tensor *out, const wk_tensor *out_scale, const wk_tensor *mean,
-                                    const wk_tensor *v, int32_t is_smooth, int32_t is_permuted, void *stream);
+                                    const wk_tensor *v, int64_t tokens_per_scale, int32_t is_smooth,
+                                    int32_t is_permuted, void *stream);
 
 /* ---- attention_8bit --------------------------------------------------------------------------------------------- */
 

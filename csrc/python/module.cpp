@@ -107,11 +107,11 @@ void register_8bit(py::module_ &m) {
     run(a_x, [&](void *stream) { return wk_quantize_rows(a_out.get(), a_out_scale.get(), a_x.get(), stream); });
   });
   m.def("quantize_values", [](const Object &out, const Object &out_scale, const Object &mean, const Object &v,
-                              bool is_smooth, bool is_permuted) {
+                              int64_t tokens_per_scale, bool is_smooth, bool is_permuted) {
     const Argument a_out(out), a_out_scale(out_scale), a_mean(mean), a_v(v);
     run(a_v, [&](void *stream) {
-      return wk_quantize_values(a_out.get(), a_out_scale.get(), a_mean.get(), a_v.get(), is_smooth, is_permuted,
-                                stream);
+      return wk_quantize_values(a_out.get(), a_out_scale.get(), a_mean.get(), a_v.get(), tokens_per_scale, is_smooth,
+                                is_permuted, stream);
     });
   });
   m.def("attention_8bit",

@@ -124,14 +124,18 @@ void test_rms_norm_rope_8bit(int32_t dtype, int64_t tokens_per_scale, bool is_sm
   EXPECT_REFUSED(run(0), WK_ERROR_INVALID_ARGUMENT, "tokens_per_scale must be at least 1, got 0");
 }
 
-void test_quantize_values(int32_t dtype, int64_t length, bool is_smooth, bool is_permuted) {
+void test_quantize_values(int32_t dtype, int64_t length, int64_t tokens_per_scale, bool is_smooth, bool is_permuted) {
   const int64_t channels = 21, positions = (length + 127) / 128 * 128;
+  const int64_t block = tokens_per_scale ? tokens_per_scale : positions, num_blocks = (length + block - 1) / block;
   const int64_t order[16] = {0, 1, 8, 9, 2, 3, 10, 11, 4, 5, 12, 13, 6, 7, 14, 15};
   const Tensor v({2, length, 3, 7}, dtype, numbers(2 * length * channels, 1));
-  const Tensor scales({2, 3, 7}, WK_FLOAT32), mean({2, 3, 7}, WK_FLOAT32);
+  const Tensor scales({2, 3, num_blocks, 7}, WK_FLOAT32), mean({2, 3, 7}, WK_FLOAT32);
   Codes codes({2, 3, 7, positions}), narrow({2, 3, 7, positions}, WK_FLOAT8_E4M3);
-  EXPECT_OK(wk_quantize_values(&narrow.view, &scales.view, &mean.view, &v.view, is_smooth, is_permuted, nullptr));
-  EXPECT_OK(wk_quantize_values(&codes.view, &scales.view, &mean.view, &v.view, is_smooth, is_permuted, nullptr));
+  const auto run = [&](const wk_tensor &out, const wk_tensor &values, int64_t per) {
+    return wk_quantize_values(&out, &scales.view, &mean.view, &values, per, is_smooth, is_permuted, nullptr);
+  };
+  EXPECT_OK(run(narrow.view, v.view, tokens_per_scale));
+  EXPECT_OK(run(codes.view, v.view, tokens_per_scale));
   const Values values = v.values(), channel_scales = scales.values(), means = mean.values();
   for (int64_t i = 0; i < 2 * channels * positions; ++i) {
     const int64_t row = i / positions, position = i % positions;
@@ -142,13 +146,16 @@ void test_quantize_values(int32_t dtype, int64_t length, bool is_smooth, bool is
       continue;
     }
     const double wanted = values[static_cast<size_t>((row / channels * length + token) * channels + row % channels)];
-    const double scale = channel_scales[static_cast<size_t>(row)], got = code * scale + means[static_cast<size_t>(row)];
+    const int64_t scale_row = (row / 7 * num_blocks + token / block) * 7 + row % 7;
+    const double scale = channel_scales[static_cast<size_t>(scale_row)];
+    const double got = code * scale + means[static_cast<size_t>(row)];
     EXPECT(std::fabs(got - wanted) <= 0.501 * scale);
   }
   wk_tensor longer = v.view;
   longer.shape[1] += 128;
-  EXPECT_REFUSED(wk_quantize_values(&codes.view, &scales.view, &mean.view, &longer, is_smooth, is_permuted, nullptr),
-                 WK_ERROR_INVALID_ARGUMENT, "[quantize_values] out must have shape");
+  EXPECT_REFUSED(run(codes.view, longer, tokens_per_scale), WK_ERROR_INVALID_ARGUMENT,
+                 "[quantize_values] out must have shape");
+  EXPECT_REFUSED(run(codes.view, v.view, 64), WK_ERROR_INVALID_ARGUMENT, "must be 0 or a multiple of 128, got 64");
 }
 
 }  // namespace
@@ -161,8 +168,11 @@ void test_8bit_ops() {
   for (int variant = 0; variant < 4; ++variant) {
     const int32_t dtype = kDtypes[variant & 1];
     for (int64_t tokens_per_scale : {1, 4, 100}) test_rms_norm_rope_8bit(dtype, tokens_per_scale, variant & 2);
-    for (int64_t length : {1, 63, 64, 130}) {
-      for (bool is_permuted : {false, true}) test_quantize_values(dtype, length, variant & 2, is_permuted);
+    for (int64_t length : {1, 63, 64, 130, 300}) {
+      for (int64_t tokens_per_scale : {0, 128, 256}) {
+        test_quantize_values(dtype, length, tokens_per_scale, variant & 2, length % 2);
+        test_quantize_values(dtype, length, tokens_per_scale, variant & 2, !(length % 2));
+      }
     }
   }
 }

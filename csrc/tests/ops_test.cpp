@@ -440,9 +440,9 @@ void test_empty() {
   EXPECT(grad_gate.values() == Values(8, 0.0));
   const Tensor narrow({2, 0}, WK_FLOAT32), nothing({0}, WK_FLOAT32);
   EXPECT_OK(wk_rms_norm(&narrow.view, &narrow.view, &nothing.view, kEps, nullptr));
-  const Tensor values({2, 0, 2, 3}, WK_FLOAT32), scales({2, 2, 3}, WK_FLOAT32), mean({2, 2, 3}, WK_FLOAT32);
+  const Tensor values({2, 0, 2, 3}, WK_FLOAT32), scales({2, 2, 0, 3}, WK_FLOAT32), mean({2, 2, 3}, WK_FLOAT32);
   const Codes codes({2, 2, 3, 0});
-  EXPECT_OK(wk_quantize_values(&codes.view, &scales.view, &mean.view, &values.view, 1, 1, nullptr));
+  EXPECT_OK(wk_quantize_values(&codes.view, &scales.view, &mean.view, &values.view, 0, 1, 1, nullptr));
   EXPECT(mean.values() == Values(12, 0.0));
   const Tensor image({1, 4, 0, 3}, WK_FLOAT32), channels({4}, WK_FLOAT32, numbers(4, 3));
   EXPECT_OK(wk_channel_rms_norm_silu(&image.view, &image.view, &channels.view, 1, nullptr));

@@ -74,7 +74,7 @@ def on_codes(heads: Heads, *, is_k_smooth: bool, has_float_v: bool, is_v_smooth:
     weights = (logits - logits.amax(-1, keepdim=True)).exp()
     # Scores in float8 too, over its whole range, in the order of the values.
     scores = (weights * 448).float().to(FP8).double().unflatten(-1, (-1, 16))[..., list(VALUES_ORDER)].flatten(-2)
-    product = scores @ codes[..., :NUM_TOKENS].double().mT * scales.unsqueeze(2) / 448
+    product = scores @ codes[..., :NUM_TOKENS].double().mT * scales / 448
     return product / weights.sum(-1, keepdim=True) + mean.unsqueeze(2)
 
 

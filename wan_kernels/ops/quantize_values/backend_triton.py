@@ -1,8 +1,9 @@
-"""quantize_values in three Triton kernels: parts, scales, codes. Experimental until a hardware record shows that it
-passes: it runs only when forced.
+"""quantize_values in Triton. Experimental until a hardware record shows that it passes: it runs only when forced.
 
-v is read twice; a pass over parts of the tokens must end before the first code. Of two codes equally near a value it
-may take the other one, as quantize_rows does.
+Three kernels: what parts of the tokens sum up to and reach, then means and scales, then codes. v is read twice, since a
+pass over all tokens must end before the first code. Scales of blocks of tokens need no such pass: their codes' kernel
+finds them, and without a mean it is the only one. Of two codes equally near a value it may take the other one, as
+quantize_rows does.
 """
 
 import torch
@@ -20,7 +21,7 @@ from wan_kernels.common.triton import (
     unavailable,
 )
 from wan_kernels.dispatch import register_backend
-from wan_kernels.ops.quantize_values.reference import num_positions
+from wan_kernels.ops.quantize_values.reference import num_blocks, num_positions
 
 NAME = "quantize_values"
 KERNELS = "wan_kernels.ops.quantize_values.kernels_triton"
@@ -32,25 +33,30 @@ EXPECTS_FINISH = Expectation(max_registers=128, is_hot=False)
 EXPECTS = Expectation(max_registers=128, min_ctas_per_sm=2)
 
 
-def prepare(v: Tensor, dtype: torch.dtype, is_smooth: bool, is_permuted: bool) -> tuple[Outputs, list[Launch]]:
+def prepare(
+    v: Tensor, dtype: torch.dtype, tokens_per_scale: int | None, is_smooth: bool, is_permuted: bool
+) -> tuple[Outputs, list[Launch]]:
     """The outputs, and what fills them."""
     num_samples, length, num_heads, head_width = v.shape
-    shape = num_samples, num_heads, head_width
-    codes = torch.empty((*shape, num_positions(length)), dtype=dtype, device=v.device)
-    scales, mean = (torch.empty(shape, dtype=torch.float32, device=v.device) for _ in range(2))
-    if scales.numel() == 0:
-        return (codes, scales, mean), []
-    v = v if v.stride(-1) == 1 or head_width == 1 else v.contiguous()
+    codes = torch.empty((num_samples, num_heads, head_width, num_positions(length)), dtype=dtype, device=v.device)
+    scales_shape = num_samples, num_heads, num_blocks(length, tokens_per_scale), head_width
+    scales = torch.empty(scales_shape, dtype=torch.float32, device=v.device)
     # The mean of no tokens is 0.
     is_smooth = is_smooth and length > 0
-    num_parts = -(-length // PART)
-    parts_shape = (3, num_parts, scales.numel()) if is_smooth else (num_parts, scales.numel())
-    parts = torch.empty(parts_shape, dtype=torch.float32 if is_smooth else torch.int32, device=v.device)
-    launches = [finish_launch(parts, scales, mean, length, num_parts, LIMITS[dtype], is_smooth)]
-    if length:
-        launches.insert(0, measure_launch(v, parts, num_parts, is_smooth))
-        launches.append(encode_launch(v, scales, mean, codes, is_smooth, is_permuted))
-    return (codes, scales, mean), launches
+    mean = (torch.empty if is_smooth else torch.zeros)(codes.shape[:3], dtype=torch.float32, device=v.device)
+    outputs = codes, scales, mean
+    if codes.numel() == 0:
+        return outputs, []
+    v = v if v.stride(-1) == 1 or head_width == 1 else v.contiguous()
+    launches = [encode_launch(v, outputs, tokens_per_scale, is_smooth, is_permuted)]
+    if is_smooth or tokens_per_scale is None:
+        num_parts = -(-length // PART)
+        parts_shape = (3, num_parts, mean.numel()) if is_smooth else (num_parts, mean.numel())
+        parts = torch.empty(parts_shape, dtype=torch.float32 if is_smooth else torch.int32, device=v.device)
+        whole_scales = scales if tokens_per_scale is None else None
+        finish = finish_launch(parts, whole_scales, mean, length, num_parts, LIMITS[dtype], is_smooth)
+        launches = [measure_launch(v, parts, num_parts, is_smooth), finish, *launches]
+    return outputs, launches
 
 
 def view_of(v: Tensor) -> dict[str, object]:
@@ -78,36 +84,46 @@ def measure_launch(v: Tensor, parts: Tensor, num_parts: int, is_smooth: bool) ->
 
 
 def finish_launch(
-    parts: Tensor, scales: Tensor, mean: Tensor, length: int, num_parts: int, limit: float, is_smooth: bool
+    parts: Tensor, scales: Tensor | None, mean: Tensor, length: int, num_parts: int, limit: float, is_smooth: bool
 ) -> Launch:
     channels = 64
     return Launch(
         module=KERNELS,
         kernel="quantize_values_finish_fwd_kernel",
-        grid=(-(-scales.numel() // channels),),
+        grid=(-(-mean.numel() // channels),),
         args={
             "parts": parts,
             "scales": scales,
             "mean": mean,
             "length": length,
             "num_parts": num_parts,
-            "num_channels": scales.numel(),
+            "num_channels": mean.numel(),
         },
         constants={"LIMIT": limit, "PARTS": 32, "CHANNELS": channels, "IS_SMOOTH": is_smooth},
         expects=EXPECTS_FINISH,
     )
 
 
-def encode_launch(v: Tensor, scales: Tensor, mean: Tensor, codes: Tensor, is_smooth: bool, is_permuted: bool) -> Launch:
+def encode_launch(
+    v: Tensor, outputs: Outputs, tokens_per_scale: int | None, is_smooth: bool, is_permuted: bool
+) -> Launch:
+    """A tile per program, or a block of them."""
+    codes, scales, mean = outputs
+    per_program = tokens_per_scale or VALUES_TILE
+    # Walking over tiles takes registers: 190 a thread with whole ones, 128 with halves.
+    tokens = VALUES_TILE if per_program == VALUES_TILE else VALUES_TILE // 2
     channels = min(next_power_of_2(v.shape[3]), MAX_CHANNELS)
     return Launch(
         module=KERNELS,
         kernel="quantize_values_fwd_kernel",
-        grid=channel_grid(v, codes.shape[3] // VALUES_TILE, channels),
+        grid=channel_grid(v, -(-codes.shape[3] // per_program), channels),
         args={**view_of(v), "scales": scales, "mean": mean, "codes": codes, "num_positions": codes.shape[3]},
         constants={
-            "TOKENS": VALUES_TILE,
+            "NUM_TILES": per_program // tokens,
+            "TOKENS": tokens,
             "CHANNELS": channels,
+            "LIMIT": LIMITS[codes.dtype],
+            "HAS_BLOCKS": tokens_per_scale is not None,
             "IS_SMOOTH": is_smooth,
             "IS_PERMUTED": is_permuted,
         },
@@ -116,7 +132,9 @@ def encode_launch(v: Tensor, scales: Tensor, mean: Tensor, codes: Tensor, is_smo
     )
 
 
-def reject(v: Tensor, dtype: torch.dtype, is_smooth: bool, is_permuted: bool) -> str | None:
+def reject(
+    v: Tensor, dtype: torch.dtype, tokens_per_scale: int | None, is_smooth: bool, is_permuted: bool
+) -> str | None:
     return reject_tensors(v)
 
 

@@ -56,7 +56,7 @@ def quantize_values_measure_fwd_kernel(
 @triton.jit
 def quantize_values_finish_fwd_kernel(
     parts,  # as above
-    scales,  # [num_channels] float32, as mean
+    scales,  # [num_channels] float32, as mean, or None where blocks of tokens have scales of their own
     mean,
     length,
     num_parts,
@@ -89,16 +89,28 @@ def quantize_values_finish_fwd_kernel(
     if IS_SMOOTH:
         average = tl.div_rn(average, tl.zeros((CHANNELS,), tl.float32) + length)
         size = tl.maximum(magnitude_bits(least - average), magnitude_bits(most - average))
-    scale, _, _ = scale_of(size, LIMIT)
-    tl.store(scales + channels, scale, mask=inside)
-    tl.store(mean + channels, average, mask=inside)
+        tl.store(mean + channels, average, mask=inside)
+    if scales is not None:
+        scale, _, _ = scale_of(size, LIMIT)
+        tl.store(scales + channels, scale, mask=inside)
+
+
+@triton.jit
+def load_tile(
+    v, tokens, channels, length, head_width, stride_token, average, IS_SMOOTH: tl.constexpr, POLICY: tl.constexpr
+):
+    """v less its mean at tokens x channels, float32, zeros beyond either."""
+    mask = (tokens < length)[:, None] & (channels < head_width)[None, :]
+    at = tokens.to(tl.int64)[:, None] * stride_token + channels[None, :]
+    y = tl.load(v + at, mask=mask, other=0.0, eviction_policy=POLICY).to(tl.float32)
+    return tl.where(mask, y - average[None, :], 0.0) if IS_SMOOTH else y
 
 
 @triton.jit
 def quantize_values_fwd_kernel(
     v,  # [B, L, N, H], any float; the last dim contiguous
-    scales,  # [B, N, H] float32, as mean
-    mean,
+    scales,  # [B, N, num_blocks, H] float32: written if HAS_BLOCKS, else read
+    mean,  # [B, N, H] float32
     codes,  # [B, N, H, num_positions], contiguous
     stride_sample,
     stride_token,
@@ -107,30 +119,43 @@ def quantize_values_fwd_kernel(
     num_positions,
     num_heads,
     head_width,
+    NUM_TILES: tl.constexpr,
     TOKENS: tl.constexpr,
     CHANNELS: tl.constexpr,
+    LIMIT: tl.constexpr,
+    HAS_BLOCKS: tl.constexpr,
     IS_SMOOTH: tl.constexpr,
     IS_PERMUTED: tl.constexpr,
 ):
-    """A tile of tokens of one head per program: read along channels, turned as codes, written along tokens."""
-    head = tl.program_id(1)
-    positions = tl.program_id(0) * TOKENS + tl.arange(0, TOKENS)
+    """NUM_TILES tiles of tokens of one head per program: read along channels, turned as codes, written along tokens.
+
+    Tiles of a block are read a second time, from the cache.
+    """
+    block, head = tl.program_id(0), tl.program_id(1)
     channels = tl.program_id(2) * CHANNELS + tl.arange(0, CHANNELS)
     inside = channels < head_width
-    tokens = positions
-    if IS_PERMUTED:
-        tokens = (positions & -16) | ((positions & 2) << 2) | ((positions & 12) >> 1) | (positions & 1)
     v += (head // num_heads).to(tl.int64) * stride_sample + (head % num_heads).to(tl.int64) * stride_head
-    mask = (tokens < length)[:, None] & inside[None, :]
-    at = tokens.to(tl.int64)[:, None] * stride_token + channels[None, :]
-    y = tl.load(v + at, mask=mask, other=0.0, eviction_policy="evict_first").to(tl.float32)
     row = head * head_width + channels
-    scale = tl.load(scales + row, mask=inside, other=1.0)
-    is_finite = magnitude_bits(scale) < INFINITY
-    inverse = tl.where(is_finite, tl.div_rn(tl.full((CHANNELS,), 1.0, tl.float32), scale), 0.0)
-    if IS_SMOOTH:
-        average = tl.load(mean + row, mask=inside, other=0.0)
-        y = tl.where(mask, y - average[None, :], 0.0)
-    turned = tl.trans(encode(y, inverse[None, :], is_finite[None, :], codes.dtype.element_ty))
-    at = row.to(tl.int64)[:, None] * num_positions + positions[None, :]
-    tl.store(codes + at, turned, mask=inside[:, None])
+    average = tl.load(mean + row, mask=inside, other=0.0)
+    first = block * NUM_TILES * TOKENS + tl.arange(0, TOKENS)
+    if HAS_BLOCKS:
+        sizes = tl.zeros((CHANNELS,), tl.int32)
+        for tile in tl.range(NUM_TILES, num_stages=1):
+            tokens = first + tile * TOKENS
+            y = load_tile(v, tokens, channels, length, head_width, stride_token, average, IS_SMOOTH, "")
+            sizes = tl.maximum(sizes, tl.max(magnitude_bits(y), axis=0))
+        scale, inverse, is_finite = scale_of(sizes, LIMIT)
+        tl.store(scales + (head * tl.num_programs(0) + block) * head_width + channels, scale, mask=inside)
+    else:
+        scale = tl.load(scales + row, mask=inside, other=1.0)
+        is_finite = magnitude_bits(scale) < INFINITY
+        inverse = tl.where(is_finite, tl.div_rn(tl.full((CHANNELS,), 1.0, tl.float32), scale), 0.0)
+    for tile in tl.range(NUM_TILES, num_stages=1):
+        positions = first + tile * TOKENS
+        tokens = positions
+        if IS_PERMUTED:
+            tokens = (positions & -16) | ((positions & 2) << 2) | ((positions & 12) >> 1) | (positions & 1)
+        y = load_tile(v, tokens, channels, length, head_width, stride_token, average, IS_SMOOTH, "evict_first")
+        turned = tl.trans(encode(y, inverse[None, :], is_finite[None, :], codes.dtype.element_ty))
+        at = row.to(tl.int64)[:, None] * num_positions + positions[None, :]
+        tl.store(codes + at, turned, mask=inside[:, None] & (positions < num_positions)[None, :])

@@ -11,13 +11,31 @@ from wan_kernels.common.cost import Cost, num_bytes
 from wan_kernels.common.quantize import VALUES_ORDER, VALUES_TILE, quantize
 
 
-def forward(v: Tensor, dtype: torch.dtype, is_smooth: bool, is_permuted: bool) -> tuple[Tensor, Tensor, Tensor]:
+def forward(
+    v: Tensor, dtype: torch.dtype, tokens_per_scale: int | None, is_smooth: bool, is_permuted: bool
+) -> tuple[Tensor, Tensor, Tensor]:
+    length = v.shape[1]
     y_BNHL = v.to(torch.promote_types(v.dtype, torch.float32)).permute(0, 2, 3, 1).contiguous()
     total_BNH = y_BNHL.sum(-1) if is_smooth else y_BNHL.new_zeros(y_BNHL.shape[:-1])
-    mean_BNH = total_BNH / max(v.shape[1], 1)
-    y_BNHP = F.pad(y_BNHL - mean_BNH.unsqueeze(-1), (0, num_positions(v.shape[1]) - v.shape[1]))
-    codes, scales = quantize(permuted(y_BNHP) if is_permuted else y_BNHP, dtype)
+    mean_BNH = total_BNH / max(length, 1)
+    y_BNHP = F.pad(y_BNHL - mean_BNH.unsqueeze(-1), (0, num_positions(length) - length))
+    codes, scales = quantize_blocks(permuted(y_BNHP) if is_permuted else y_BNHP, dtype, tokens_per_scale)
     return codes, scales, mean_BNH
+
+
+def quantize_blocks(y_BNHP: Tensor, dtype: torch.dtype, tokens_per_scale: int | None) -> tuple[Tensor, Tensor]:
+    """Codes [B, N, H, P], and scales [B, N, num_blocks, H] for blocks of tokens, the last filled up with zeros."""
+    num_tokens = y_BNHP.shape[-1]
+    per_scale = tokens_per_scale or max(num_tokens, VALUES_TILE)
+    num_scales = num_blocks(num_tokens, per_scale)
+    whole = F.pad(y_BNHP, (0, num_scales * per_scale - num_tokens))
+    codes, scales = quantize(whole.unflatten(-1, (num_scales, per_scale)), dtype)
+    return codes.flatten(-2)[..., :num_tokens].contiguous(), scales.transpose(-1, -2).contiguous()
+
+
+def num_blocks(length: int, tokens_per_scale: int | None) -> int:
+    """Scales of a channel: none for no tokens."""
+    return -(-length // tokens_per_scale) if tokens_per_scale else min(length, 1)
 
 
 def num_positions(length: int) -> int:
@@ -31,9 +49,9 @@ def permuted(y_BNHP: Tensor) -> Tensor:
     return groups[..., list(VALUES_ORDER)].flatten(-2)
 
 
-def cost(v: Tensor, dtype: torch.dtype, is_smooth: bool, is_permuted: bool) -> Cost:
+def cost(v: Tensor, dtype: torch.dtype, tokens_per_scale: int | None, is_smooth: bool, is_permuted: bool) -> Cost:
     """As quantize_rows, and 2 operations per element for the mean and its difference."""
     num_samples, length, num_heads, head_width = v.shape
     num_channels = num_samples * num_heads * head_width
-    written = num_channels * (num_positions(length) + 8)
+    written = num_channels * (num_positions(length) + 4 * num_blocks(length, tokens_per_scale) + 4)
     return Cost((4 + 2 * is_smooth) * v.numel(), num_bytes(v) + written)
