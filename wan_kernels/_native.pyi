@@ -162,3 +162,16 @@ def guided_update(
     base_weights: list[float],
     weights: list[float],
 ) -> None: ...
+def merge_attention(out: Tensor, lse: Tensor, out_a: Tensor, lse_a: Tensor, out_b: Tensor, lse_b: Tensor) -> None: ...
+def merge_attention_backward(
+    grad_out_a: Tensor | None,
+    grad_lse_a: Tensor | None,
+    grad_out_b: Tensor | None,
+    grad_lse_b: Tensor | None,
+    grad_out: Tensor | None,
+    grad_lse: Tensor | None,
+    out_a: Tensor,
+    lse_a: Tensor,
+    out_b: Tensor,
+    lse_b: Tensor,
+) -> None: ...

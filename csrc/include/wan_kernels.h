@@ -342,6 +342,29 @@ WK_API wk_status wk_guided_update(const wk_tensor *result, const wk_tensor *deno
                                   double guidance_scale, double sigma, const double base_weights[4],
                                   const double weights[3], void *stream);
 
+/* ---- merge_attention -------------------------------------------------------------------------------------------- */
+
+/* lse = log(exp(lse_a) + exp(lse_b)), out = out_a * exp(lse_a - lse) + out_b * exp(lse_b - lse)
+ *
+ * Of two attentions over disjoint sets of keys, the one over both.
+ * out_a, out  [B, L, N, H], one dtype: the running sum, normally fp32. out_b [B, L, N, H] of any dtype.
+ * lse_*, lse  [B, N, L] fp32, contiguous, natural logarithms. -inf: a part without keys, whose row is not read; the
+ *             other part's is copied; both: 0 and -inf. +inf in both: the row is NaN, lse +inf.
+ * out may be out_a itself, lse likewise lse_a.
+ * Numerics: fp32, weights from lse_a - lse_b, one rounding to out's dtype. CPU only. */
+WK_API wk_status wk_merge_attention(const wk_tensor *out, const wk_tensor *lse, const wk_tensor *out_a,
+                                    const wk_tensor *lse_a, const wk_tensor *out_b, const wk_tensor *lse_b,
+                                    void *stream);
+
+/* Gradients of wk_merge_attention; any result may be NULL, each has its input's shape and dtype. grad_out, of out_a's
+ * dtype, and grad_lse may be NULL for zeros. A part without keys gets zeros.
+ * Numerics: fp32. CPU only. */
+WK_API wk_status wk_merge_attention_backward(const wk_tensor *grad_out_a, const wk_tensor *grad_lse_a,
+                                             const wk_tensor *grad_out_b, const wk_tensor *grad_lse_b,
+                                             const wk_tensor *grad_out, const wk_tensor *grad_lse,
+                                             const wk_tensor *out_a, const wk_tensor *lse_a, const wk_tensor *out_b,
+                                             const wk_tensor *lse_b, void *stream);
+
 #ifdef __cplusplus
 }
 #endif

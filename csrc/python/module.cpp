@@ -287,6 +287,30 @@ void register_guided_update(py::module_ &m) {
   });
 }
 
+void register_merge_attention(py::module_ &m) {
+  m.def("merge_attention", [](const Object &out, const Object &lse, const Object &out_a, const Object &lse_a,
+                              const Object &out_b, const Object &lse_b) {
+    const Argument a_out(out), a_lse(lse), a_out_a(out_a), a_lse_a(lse_a), a_out_b(out_b), a_lse_b(lse_b);
+    run(a_out_a, [&](void *stream) {
+      return wk_merge_attention(a_out.get(), a_lse.get(), a_out_a.get(), a_lse_a.get(), a_out_b.get(), a_lse_b.get(),
+                                stream);
+    });
+  });
+  m.def("merge_attention_backward",
+        [](const Object &grad_out_a, const Object &grad_lse_a, const Object &grad_out_b, const Object &grad_lse_b,
+           const Object &grad_out, const Object &grad_lse, const Object &out_a, const Object &lse_a,
+           const Object &out_b, const Object &lse_b) {
+          const Argument a_grad_out_a(grad_out_a), a_grad_lse_a(grad_lse_a), a_grad_out_b(grad_out_b),
+              a_grad_lse_b(grad_lse_b), a_grad_out(grad_out), a_grad_lse(grad_lse), a_out_a(out_a), a_lse_a(lse_a),
+              a_out_b(out_b), a_lse_b(lse_b);
+          run(a_out_a, [&](void *stream) {
+            return wk_merge_attention_backward(a_grad_out_a.get(), a_grad_lse_a.get(), a_grad_out_b.get(),
+                                               a_grad_lse_b.get(), a_grad_out.get(), a_grad_lse.get(), a_out_a.get(),
+                                               a_lse_a.get(), a_out_b.get(), a_lse_b.get(), stream);
+          });
+        });
+}
+
 }  // namespace
 
 PYBIND11_MODULE(_native, m) {
@@ -306,4 +330,5 @@ PYBIND11_MODULE(_native, m) {
   register_rms_norm_rope(m);
   register_channel_rms_norm_silu(m);
   register_guided_update(m);
+  register_merge_attention(m);
 }

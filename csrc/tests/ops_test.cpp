@@ -3,7 +3,8 @@
 // shapes are the business of the Python conformance suite; this one is about memory, arguments and the C contract.
 #include "support.h"
 
-void test_8bit_ops();  // ops_8bit_test.cpp
+void test_8bit_ops();         // ops_8bit_test.cpp
+void test_merge_attention();  // merge_attention_test.cpp
 
 namespace {
 
@@ -560,6 +561,7 @@ int main(int argc, char **argv) {
   }
   test_guided_update();
   test_8bit_ops();
+  test_merge_attention();
   test_empty();
   test_refusals();
   std::printf("ran on %s with %s\n", isa, wk_build_info());

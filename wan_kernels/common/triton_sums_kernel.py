@@ -39,6 +39,14 @@ def leave_sum(slots, slot, total, columns, inside, width):
 
 
 @triton.jit
+def add_to_sum(slots, slot, total, is_first, columns, inside, width):
+    """The same for a slot that the program comes back to: what lies there is added, but the first time."""
+    if slots is not None:
+        at = slots + tl.cast(slot, tl.int64) * width + columns
+        tl.store(at, total + tl.load(at, mask=inside & (is_first == 0), other=0.0), mask=inside)
+
+
+@triton.jit
 def sum_slots_kernel(
     slots,  # [num_programs + num_rows - 1, width] float32
     out,  # [num_rows, width], contiguous, any float

@@ -22,6 +22,7 @@ from wan_kernels.common.triton import (
     unavailable,
     with_dense_rows,
 )
+from wan_kernels.common.triton_layer_norm import EXPECTS as FULL_EXPECTS
 from wan_kernels.common.triton_layer_norm import norm_args
 from wan_kernels.common.triton_rows import backward_warps, reject_width, row_warps, table_args
 from wan_kernels.common.triton_sums import resident_programs, sum_launches, walk_of_tables
@@ -32,7 +33,7 @@ Inputs = tuple[
 ]
 NAME = "layer_norm_modulate"
 MODULE = "wan_kernels.ops.layer_norm_modulate.kernels_triton"
-# Three programs of 8 warps on a multiprocessor, 5120 values in the registers of each.
+# Three programs of 8 warps on a multiprocessor, 5120 values in the registers of each; two with all four vectors.
 EXPECTS = Expectation(max_registers=80, min_ctas_per_sm=3, mnemonics=("SHFL",))
 # 16 warps on a multiprocessor; meanwhile the next row is on its way to shared memory.
 BACKWARD_REGISTERS = 128
@@ -63,7 +64,7 @@ def prepare(
         grid=(rows.shape[0],),
         args=args | norm_args(x, weight, bias, index, eps, scale=scale, shift=shift),
         constants={"BLOCK": block},
-        expects=EXPECTS,
+        expects=EXPECTS if weight is None or scale is None else FULL_EXPECTS,
         num_warps=row_warps(block),
     )
     return out, [launch]

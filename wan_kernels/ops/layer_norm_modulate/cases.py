@@ -68,6 +68,8 @@ CASES = (
     Case("720p_81f_14B", modulated(1, 75600, 5120, out_dtype=torch.bfloat16), is_heavy=True),
     Case("720p_121f_5B_per_token", modulated(1, 27280, 3072, num_rows=2, out_dtype=torch.bfloat16), is_heavy=True),
     Case("cross_attention_14B", plain(1, 75600, 5120, is_affine=True), is_heavy=True),
+    # No Wan has both; the most that a backward must keep in registers.
+    Case("affine_and_modulated_14B", modulated(1, 75600, 5120, is_affine=True), is_heavy=True),
     Case("tokens_127_1.3B", modulated(1, 127, 1536)),
     Case("tokens_7_14B", modulated(2, 7, 5120, out_dtype=torch.bfloat16)),
     Case("affine_1.3B", plain(2, 9, 1536, is_affine=True)),

@@ -3,9 +3,14 @@
 import triton
 import triton.language as tl
 
-from wan_kernels.common.triton_layer_norm_kernel import normalise_and_modulate
+from wan_kernels.common.triton_layer_norm_kernel import (
+    factor_of_row,
+    gradient_of_row,
+    leave_norm_sums,
+    normalise_and_modulate,
+)
 from wan_kernels.common.triton_rows_kernel import load_row_once, modulation_row, normalise
-from wan_kernels.common.triton_sums_kernel import leave_sum, places_of, row_at, token_at
+from wan_kernels.common.triton_sums_kernel import places_of, row_at, token_at
 
 
 @triton.jit
@@ -71,51 +76,47 @@ def layer_norm_modulate_bwd_kernel(
     BLOCK: tl.constexpr,
     STAGES: tl.constexpr,
 ):
-    """A span of tokens per program. With n the normalised row, r = 1 / sqrt(var + eps) and g the gradient of n:
-    grad_x = r * (g - mean(g) - n * mean(g * n)).
-    """
+    """A span of tokens per program."""
     program = tl.program_id(0)
     begin = program * span
     end = tl.minimum(begin + span, num_places)
     columns = tl.arange(0, BLOCK)
     inside = columns < width
-    weight_total = tl.zeros((BLOCK,), tl.float32)
-    bias_total = tl.zeros((BLOCK,), tl.float32)
-    if weight is not None:
-        weights = tl.load(weight + columns, mask=inside, other=0.0).to(tl.float32)
-        biases = tl.load(bias + columns, mask=inside, other=0.0).to(tl.float32)
-    for row in range(row_at(begin, rows, row_length), row_at(end - 1, rows, row_length) + 1):
+    first_row = row_at(begin, rows, row_length)
+    for row in range(first_row, row_at(end - 1, rows, row_length) + 1):
         row_begin, row_end = places_of(row, starts, row_length)
-        scale_total = tl.zeros((BLOCK,), tl.float32)
-        shift_total = tl.zeros((BLOCK,), tl.float32)
+        of_scale = scale
         if scale is not None:
-            at = row // num_modulations * scale_stride_sample + row % num_modulations * scale_stride_row
-            factor = 1.0 + tl.load(scale + at + columns, mask=inside, other=0.0).to(tl.float32)
+            of_scale = scale + row // num_modulations * scale_stride_sample + row % num_modulations * scale_stride_row
+        factor = factor_of_row(of_scale, weight, columns, inside, BLOCK)
+        product_total = tl.zeros((BLOCK,), tl.float32)
+        grad_total = tl.zeros((BLOCK,), tl.float32)
         for place in tl.range(tl.maximum(begin, row_begin), tl.minimum(end, row_end), num_stages=STAGES):
             token = token_at(place, order)
             value = tl.load(x + token * x_stride + columns, mask=inside, other=0.0).to(tl.float32)
             grad = tl.load(grad_out + token * grad_out_stride + columns, mask=inside, other=0.0).to(tl.float32)
             value, reciprocal = normalise(value, inside, width, eps)
-            if scale_slots is not None:
-                if weight is not None:
-                    scale_total += grad * (value * weights + biases)
-                else:
-                    scale_total += grad * value
-            if shift_slots is not None:
-                shift_total += grad
-            if scale is not None:
-                grad *= factor
-            if weight_slots is not None:
-                weight_total += grad * value
-            if bias_slots is not None:
-                bias_total += grad
+            if scale_slots is not None or weight_slots is not None:
+                product_total += grad * value
+            if shift_slots is not None or bias_slots is not None or scale_slots is not None:
+                grad_total += grad
             if grad_x is not None:
-                if weight is not None:
-                    grad *= weights
-                grad -= tl.sum(grad, axis=0) / width + value * (tl.sum(grad * value, axis=0) / width)
-                grad *= reciprocal
+                grad = gradient_of_row(grad * factor, value, reciprocal, width)
                 tl.store(grad_x + token * width + columns, grad.to(grad_x.dtype.element_ty), mask=inside)
-        leave_sum(scale_slots, program + row, scale_total, columns, inside, width)
-        leave_sum(shift_slots, program + row, shift_total, columns, inside, width)
-    leave_sum(weight_slots, program, weight_total, columns, inside, width)
-    leave_sum(bias_slots, program, bias_total, columns, inside, width)
+        leave_norm_sums(
+            scale_slots,
+            shift_slots,
+            weight_slots,
+            bias_slots,
+            of_scale,
+            weight,
+            bias,
+            program,
+            row,
+            row == first_row,
+            product_total,
+            grad_total,
+            columns,
+            inside,
+            width,
+        )
