@@ -1,1 +1,3 @@
 """attention_8bit: attention on 8-bit codes. Backends in order of preference."""
+
+from wan_kernels.ops.attention_8bit import backend_triton as backend_triton
