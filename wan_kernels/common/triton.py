@@ -30,7 +30,7 @@ ALIGNMENT_BYTES = 16
 class Expectation:
     """What a kernel must compile to for sm_90a: the limits it was designed for.
 
-    mnemonics must occur in the machine code, forbidden ones must not, those with a limit not more often. is_hot: nothing
+    mnemonics must occur in the machine code, forbidden ones must not, those in limits not more often. is_hot: nothing
     may spill.
     """
 

@@ -1,9 +1,9 @@
 """attention_8bit in Triton, int8 and float8 on the tensor cores. Experimental until a hardware record shows that it
 passes: it runs only when forced.
 
-q k^T is exact in int32. Probabilities are rounded to float8 over its whole range, 448 for the largest of the row so far;
-their product with a tile of v is summed with the 13 bits of the tensor cores, tiles in float32, and so is what divides
-the result, the sum of the unrounded probabilities. `model.py` does the same step by step.
+q k^T is exact in int32. Probabilities are rounded to float8 over its whole range, 448 for the largest of the row so
+far; their product with a tile of v is summed with the 13 bits of the tensor cores, tiles in float32, and so is what
+divides the result, the sum of the unrounded probabilities. `model.py` does the same step by step.
 """
 
 from dataclasses import dataclass
@@ -43,15 +43,19 @@ class Tile:
     min_ctas_per_sm: int
 
 
-# By head width. The compiler waits for each product before it goes on, so that only other programs fill the tensor cores
-# meanwhile: several of one warpgroup. What ptxas 12.8 makes of others for a width of 128, per 64 x 128 logits and
-# multiprocessor (4 warps, 3 stages where nothing is said; ideal is 512 clocks):
-#   64 x 128           529 instructions a warp, 239 registers, 2 programs
-#   64 x 128, 2 stages 529, 168, 3; but loads of the next keys begin only when these are done
-#   128 x 128, 8 warps 536, 239, 1; reads k and v half as often (64 x 128 needs 64 bytes a clock from L2 at full speed)
-#   64 x 64            732, 168, 3
-#   64 x 256           434, 255, 1; the first product waits in its middle (ptxas C7517)
-# To be compared on hardware: the first three.
+# By head width. The compiler waits for each product before it goes on, so only another program can use the tensor cores
+# meanwhile: tiles are those of one warpgroup, for several programs to a multiprocessor. Instructions of the loop, one a
+# clock and warp, for 64 x 128 logits of a width of 128, which the tensor cores do in 512 clocks, and what fits together
+# (Triton 3.6, ptxas 12.8; 3 stages):
+#     rows x keys, warps        instructions  registers  programs
+#     64 x 128, 4                        522        239         2
+#     64 x 128, 4, 2 stages, maxnreg     529        168         3
+#     128 x 128, 8                       531        239         1
+#     64 x 64, 4                         718        166         3
+#     64 x 256, 4, 2 stages              437        255         1   a wait within the first product (ptxas C7517)
+# Against the first speak that the second has a third program, though loads of its next keys begin only when these are
+# done, and that the third reads k and v half as often: 64 rows want 64 bytes a clock and multiprocessor from the L2
+# cache at full speed. Only a GPU can tell these three apart.
 TILES = {
     64: Tile(64, 128, num_warps=4, num_stages=3, max_registers=168, min_ctas_per_sm=3),
     128: Tile(64, 128, num_warps=4, num_stages=3, max_registers=248, min_ctas_per_sm=2),
@@ -177,7 +181,9 @@ def reject(
     if v_tokens_per_scale:
         return f"needs one scale for each channel of v, got one for each {v_tokens_per_scale} tokens"
     if k_tokens_per_scale % TILES[width].keys:
-        return f"needs a scale of k for whole tiles of {TILES[width].keys} tokens, got one for each {k_tokens_per_scale}"
+        return (
+            f"needs a scale of k for whole tiles of {TILES[width].keys} tokens, got one for each {k_tokens_per_scale}"
+        )
     if scale is not None and scale < 0:
         return f"takes the largest dot of a row for its largest logit: needs a scale of 0 or more, got {scale}"
     if out_dtype not in DTYPES:

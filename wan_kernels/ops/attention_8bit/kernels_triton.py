@@ -129,7 +129,7 @@ def attention_8bit_fwd_kernel(
     WIDTH: tl.constexpr,
     K_TILES_PER_SCALE: tl.constexpr,
 ):
-    """A program for ROWS queries of head program_id(1) of sample program_id(2). Contiguous where nothing else is said."""
+    """ROWS queries of head program_id(1) of sample program_id(2). Tensors are contiguous where nothing else is said."""
     num_heads = tl.num_programs(1)
     sample, head_of_sample = tl.program_id(2), tl.program_id(1)
     head = sample * num_heads + head_of_sample
@@ -160,7 +160,21 @@ def attention_8bit_fwd_kernel(
         this_factor = k_factor
         k_factor = tl.load(k_scale + tl.minimum(tile + 1, num_tiles - 1) // K_TILES_PER_SCALE)
         result, total, base = take_in(
-            result, total, base, q_codes, q_factors, this_factor, k, v, k_row, v_row, tile * KEYS, KEYS, ROWS, KEYS, True
+            result,
+            total,
+            base,
+            q_codes,
+            q_factors,
+            this_factor,
+            k,
+            v,
+            k_row,
+            v_row,
+            tile * KEYS,
+            KEYS,
+            ROWS,
+            KEYS,
+            True,
         )
     first = num_whole * KEYS
     if first < length:
@@ -178,7 +192,7 @@ def attention_8bit_fwd_kernel(
     out += ((sample.to(tl.int64) * num_queries + token) * num_heads + head_of_sample)[:, None] * WIDTH
     if prior_out is not None:
         logarithm, share, prior_share = log_add_exp(logarithm, tl.load(prior_lse + q_row, mask=inside, other=0.0))
-        prior_out += (sample.to(tl.int64) * prior_stride_sample + head_of_sample * prior_stride_head)
+        prior_out += sample.to(tl.int64) * prior_stride_sample + head_of_sample * prior_stride_head
         prior_out += token[:, None] * prior_stride_token
     tl.store(lse + q_row, logarithm, mask=inside)
     for index in tl.static_range(4):
