@@ -1,8 +1,10 @@
-"""Triton 3.6's interpreter made to agree with the hardware: float casts as the GPU rounds them, exact dot operands.
+"""Triton 3.6's interpreter made to agree with the hardware: float casts as the GPU rounds them, exact dot operands,
+multiply-adds that round once.
 
-As it comes, it multiplies the codes of bfloat16 operands, and casts to float8 without saturation, carry or subnormals.
-Here casts go through torch, clamped to what the type holds since the GPU's float8 conversion saturates, and dots
-multiply what the codes mean. int8 products go through float64, which holds their sums exactly and has a fast matmul.
+As it comes, it multiplies the codes of bfloat16 operands, casts to float8 without saturation, carry or subnormals, and
+rounds the product of a multiply-add too. Here casts go through torch, clamped to what the type holds since the GPU's
+float8 conversion saturates, and dots multiply what the codes mean. int8 products go through float64, which holds their
+sums exactly and has a fast matmul; so do multiply-adds in float32, whose products it holds exactly.
 """
 
 from functools import cache
@@ -24,7 +26,7 @@ UNSIGNED = {1: np.uint8, 2: np.uint16, 4: np.uint32}
 
 @cache
 def repair() -> None:
-    """Replace the interpreter's float casts and dot, once per process."""
+    """Replace the interpreter's float casts, dot and multiply-add, once per process."""
     from triton.runtime import interpreter
 
     theirs = interpreter._convert_float
@@ -44,8 +46,13 @@ def repair() -> None:
         product = np.matmul(operand(a), operand(b))
         return interpreter.TensorHandle(product.astype(total.data.dtype) + total.data, total.dtype.scalar)
 
+    def fma(builder: Any, x: Any, y: Any, z: Any) -> Any:
+        exact = np.multiply(x.data, y.data, dtype=np.float64) + z.data
+        return interpreter.TensorHandle(exact.astype(z.data.dtype), z.dtype.scalar)
+
     interpreter._convert_float = convert
     interpreter.InterpreterBuilder.create_dot = dot
+    interpreter.InterpreterBuilder.create_fma = fma
 
 
 def as_float32(data: np.ndarray, name: str) -> torch.Tensor:

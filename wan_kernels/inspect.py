@@ -276,6 +276,7 @@ def complaints(compiled: Compiled, expects: Expectation) -> list[str]:
         wrong.append("matrix instructions wait for each other")
     wrong += [f"no {name}" for name in expects.mnemonics if not counts[name]]
     wrong += [f"{counts[name]} {name}" for name in expects.forbidden if counts[name]]
+    wrong += [f"{counts[name]} {name}, at most {most}" for name, most in expects.limits if counts[name] > most]
     return wrong
 
 

@@ -12,7 +12,7 @@ from wan_kernels.inspect import Compiled, Row
 from wan_model.cli import main
 
 OPS = [op for op in dispatch.ops() if "triton" in dispatch.names(op)]
-EXPECTS = Expectation(max_registers=255, mnemonics=("QGMMA",), forbidden=("LDGSTS",))
+EXPECTS = Expectation(max_registers=255, mnemonics=("QGMMA",), forbidden=("LDGSTS",), limits=(("SHFL", 8),))
 COUNTS = dict.fromkeys(inspect.MNEMONICS, 0) | {"QGMMA": 4}
 CLEAN = Compiled(registers=168, shared_bytes=65536, warps=8, mnemonics=tuple(COUNTS.items()))
 SERIALISED_LOG = """\
@@ -70,6 +70,7 @@ def test_the_assembler_is_read() -> None:
         ({"shared_bytes": 230 * 1024}, "0 programs per multiprocessor"),
         ({"mnemonics": tuple((COUNTS | {"QGMMA": 0}).items())}, "no QGMMA"),
         ({"mnemonics": tuple((COUNTS | {"LDGSTS": 3}).items())}, "3 LDGSTS"),
+        ({"mnemonics": tuple((COUNTS | {"SHFL": 9}).items())}, "9 SHFL, at most 8"),
         ({"mnemonics": tuple((COUNTS | {"STL": 2}).items())}, "spills"),
     ],
 )

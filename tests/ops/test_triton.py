@@ -111,6 +111,16 @@ def test_dots_multiply_values(dtype: torch.dtype, kernels: ModuleType) -> None:
 
 
 @needs_interpreter
+def test_multiply_adds_round_once(kernels: ModuleType) -> None:
+    torch.manual_seed(0)
+    x, y = torch.randn(4096), torch.randn(4096)
+    got = torch.empty(4096)
+    kernels.fma_kernel[(1,)](x, y, -(x * y), got, SIZE=4096)
+    assert got.any()
+    assert torch.equal(got, (x.double() * y.double() - (x * y).double()).float())
+
+
+@needs_interpreter
 @pytest.mark.parametrize("dtype", [torch.int8, torch.float8_e4m3fn])
 def test_linear_takes_rows_the_copy_engine_cannot_read(dtype: torch.dtype) -> None:
     generator = torch.Generator().manual_seed(0)

@@ -30,13 +30,15 @@ ALIGNMENT_BYTES = 16
 class Expectation:
     """What a kernel must compile to for sm_90a: the limits it was designed for.
 
-    mnemonics must occur in the machine code, forbidden ones must not. is_hot: nothing may spill.
+    mnemonics must occur in the machine code, forbidden ones must not, those in limits not more often. is_hot: nothing
+    may spill.
     """
 
     max_registers: int
     min_ctas_per_sm: int = 1
     mnemonics: tuple[str, ...] = ()
     forbidden: tuple[str, ...] = ()
+    limits: tuple[tuple[str, int], ...] = ()
     is_hot: bool = True
 
 

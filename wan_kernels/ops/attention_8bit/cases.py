@@ -92,6 +92,13 @@ def one_huge_key(args: list[Any]) -> None:
     args[3][..., 5] *= 40
 
 
+def one_huge_key_of_a_block(args: list[Any]) -> None:
+    huge = args[2][:, :, 5].clone()
+    args[2][:, :, : args[13]].div_(40, rounding_mode="trunc")
+    args[2][:, :, 5] = huge
+    args[3][..., 0] *= 40
+
+
 def equal_rows(args: list[Any]) -> None:
     args[2].copy_(args[2][:, :, :1].expand_as(args[2]))
     args[3].copy_(args[3][:, :, :1].expand_as(args[3]))
@@ -115,6 +122,7 @@ CASES = tuple(
         Case("720p_81f_14B", attend_fp8(1, 75600, 75600, 40), is_heavy=True),
         Case("480p_81f_14B", attend_fp8(1, 32760, 32760, 40), is_heavy=True),
         Case("text_14B", attend_fp8(1, 75600, 512, 40), is_heavy=True),
+        Case("720p_81f_14B_hop_of_8", attend_fp8(1, 9450, 9450, 40, has_prior=True), is_heavy=True),
         Case("4096_1.3B", attend(1, 4096, 4096, 12), is_heavy=True),
         Case("480p_5f_1.3B", attend(1, 3120, 3120, 12), is_heavy=True),
         Case("text_1.3B", attend(1, 3120, 512, 12), is_heavy=True),
@@ -134,21 +142,42 @@ CASES = tuple(
         Case("prior", attend(2, 19, 40, 2, has_prior=True, offset=1.0)),
         Case("prior_fp8", attend_fp8(2, 19, 40, 2, has_prior=True, offset=1.0)),
         Case("prior_and_no_key", attend(2, 9, 40, 2, has_prior=True, lengths=(0, 40))),
+        Case("prior_and_no_key_fp8", attend_fp8(2, 9, 40, 2, has_prior=True, lengths=(0, 40))),
         Case("blocks_64_of_k", attend(1, 40, 200, 2, blocks=(32, 64, 128))),
         Case("one_block_of_v", attend(1, 40, 300, 2, blocks=(1, 1, 0))),
+        Case("blocks_256_of_k_fp8", attend_fp8(1, 40, 700, 2, blocks=(32, 256, 0))),
+        Case("keys_4097_fp8", attend_fp8(1, 17, 4097, 1, blocks=(1, 128, 0))),
         Case("scale_1", attend(1, 16, 16, 2, scale=1.0, spread=0.2)),
+        Case("scale_1_fp8", attend_fp8(1, 16, 16, 2, scale=1.0, spread=0.2)),
         Case("one_query", attend(1, 1, 129, 2)),
         Case("one_key", attend(2, 9, 1, 2), min_scale=1.0),
         Case("one_key_fp8", attend_fp8(2, 9, 1, 2), min_scale=1.0),
         Case("no_queries", attend(2, 0, 9, 2)),
         Case("no_samples", attend(0, 9, 9, 2)),
+        Case("no_queries_fp8", attend_fp8(2, 0, 9, 2)),
+        Case("no_samples_fp8", attend_fp8(0, 9, 9, 2)),
         Case("peaked", attend(1, 33, 165, 2, spread=10.0)),
         Case("peaked_fp8", attend_fp8(1, 33, 165, 2, spread=10.0)),
         Case("one_huge_key", attend(1, 33, 165, 2, change=one_huge_key)),
+        Case("one_huge_key_fp8", attend_fp8(1, 33, 165, 2, change=one_huge_key_of_a_block)),
         Case("keys_equal", attend(1, 9, 140, 2, change=equal_rows)),
         Case("values_zero", attend(1, 9, 140, 2, change=zero_values)),
         Case("q_scale_not_finite", attend(1, 9, 40, 2, change=strange(Q_SCALE, 0.0, float("nan"), float("inf")))),
         Case("k_scale_not_finite", attend(1, 9, 40, 2, change=strange(K_SCALE, float("nan")))),
         Case("v_scale_not_finite", attend(1, 9, 40, 2, change=strange(V_SCALE, float("nan"), float("inf"), 0.0))),
+        Case(
+            "q_scale_not_finite_fp8",
+            attend_fp8(1, 9, 40, 2, blocks=(1, 128, 0), change=strange(Q_SCALE, 0.0, float("nan"), float("inf"))),
+        ),
+        Case(
+            "k_scale_not_finite_fp8", attend_fp8(1, 9, 140, 3, change=strange(K_SCALE, float("nan"), 0.1, float("inf")))
+        ),
+        Case(
+            "k_scale_not_finite_beyond_length_fp8",
+            attend_fp8(1, 9, 300, 2, lengths=(128,), change=strange(K_SCALE, 0.1, float("nan"), float("inf"))),
+        ),
+        Case(
+            "v_scale_not_finite_fp8", attend_fp8(1, 9, 40, 2, change=strange(V_SCALE, float("nan"), float("inf"), 0.0))
+        ),
     )
 )
