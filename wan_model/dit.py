@@ -121,9 +121,11 @@ class CrossAttention(Attention):
 
 @dataclass(frozen=True)
 class TextStates:
-    """What the blocks read of a context: keys and values [B, S, N, H] for each block. Made by `DiT.read_text`."""
+    """What the blocks read of a context: for each block keys and values [B, S, N, H], or codes of both in 8 bits, the
+    samples first. Made by `DiT.read_text`.
+    """
 
-    keys_values: tuple[tuple[Tensor, Tensor], ...]
+    keys_values: tuple[tuple[Tensor, ...], ...]
 
     def __len__(self) -> int:
         return len(self.keys_values[0][0])
