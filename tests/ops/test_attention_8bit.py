@@ -2,8 +2,8 @@
 
 Bars of a call: on normal numbers cosine >= 0.9990 and relative L1 <= 0.045; with outliers cosine >= 0.9985; on inputs
 like a video model's cosine >= 0.9999 and relative L1 <= 0.012; never above 1.15 times the error of the model; the
-log-sum-exp within 1e-3 of what the codes say. They hold for lengths of video: of 700 keys, exact attention on codes with
-a scale for each block of 128 has a cosine of 0.9983 where there are outliers, which cost their whole block its bits.
+log-sum-exp within 1e-3 of what the codes say. They hold for lengths of video: with outliers in 700 keys, exact
+attention on codes with a scale for each block of 128 has a cosine of 0.9983 only.
 """
 
 from dataclasses import dataclass, replace
@@ -25,8 +25,8 @@ BARS = {"normal": (0.9990, 0.045), "outliers": (0.9985, 1.0), "video": (0.9999, 
 
 @dataclass(frozen=True)
 class Format:
-    """What a backend reads, what it then computes, and how far, of the largest element, parts of the keys that are merged
-    may be from the whole.
+    """What a backend reads, what it then computes, and how far merged parts of the keys may be from the whole, of the
+    largest element.
     """
 
     v_dtype: torch.dtype
