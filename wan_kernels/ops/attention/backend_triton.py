@@ -81,8 +81,9 @@ def prepare_backward(
     if q.numel() == 0:
         return (None,) * 4, []
     if grad_out is None:
-        # v plays no part then, and must not: 0 times NaN would be NaN.
+        # Nothing of v reaches the gradient then, and nothing must: 0 times NaN would be NaN.
         grad_out, v, needed = torch.zeros_like(outputs[0]), torch.zeros_like(v), (*needed[:2], False, False)
+        outputs = (grad_out, outputs[1])
     num_padded = -(-q.shape[1] // PADDING) * PADDING
     size = (q.shape[0], q.shape[2], num_padded)
     shift, mean_grad = (torch.empty(size, dtype=torch.float32, device=q.device) for _ in range(2))
