@@ -101,6 +101,19 @@ def test_one_huge_key_takes_all() -> None:
     torch.testing.assert_close(lse, (q.float().sum(-1) * huge * 16**-0.5).transpose(1, 2))
 
 
+def test_logits_far_below_zero_weigh_as_those_at_zero() -> None:
+    """exp(-lse) overflows here, so that whatever lies beyond the last key must not be weighed at all."""
+    q, k, v = heads(7, 20, 20)
+    q[...] = 8.0
+    q, k, v = (each.requires_grad_() for each in (q, k - 30.0, v))
+    out = wk.attention(q, k, v)
+    found = torch.autograd.grad(out.sum(), (q, k, v))
+    near = (k.detach() + 30.0).requires_grad_()
+    wanted = torch.autograd.grad(wk.attention(q, near, v).sum(), (q, near, v))
+    for mine, theirs in zip(found, wanted, strict=True):
+        torch.testing.assert_close(mine, theirs, rtol=1e-2, atol=3e-2)
+
+
 def test_values_of_zero_give_zero_and_leave_no_gradient_but_their_own() -> None:
     q, k, v = (each.requires_grad_() for each in heads(7, 20, 20))
     with torch.no_grad():

@@ -2,7 +2,7 @@
 it passes: it runs only when forced.
 
 The backward takes a gradient through the log-sum-exp at no cost: it is one more term of what is subtracted in each row.
-It is deterministic: q's gradient is summed in a kernel of its own, at the price of two products in seven made twice.
+It is deterministic: q's gradient is summed in a kernel of its own, for which seven products are made in place of five.
 """
 
 from dataclasses import dataclass
