@@ -70,6 +70,25 @@ def test_offsets_of_a_product_do_not_wrap() -> None:
 
 
 @pytest.mark.slow
+def test_offsets_of_attention_8bit_do_not_wrap() -> None:
+    num_queries, width = 2**27 + 3, 16
+    generator = torch.Generator().manual_seed(0)
+    k = torch.randint(-127, 128, (1, 1, 5, width), generator=generator, dtype=torch.int8)
+    v = torch.randint(-127, 128, (1, 1, width, 128), generator=generator, dtype=torch.int8)
+    q = torch.zeros(1, 1, num_queries, width, dtype=torch.int8)
+    q[:, :, -NUM_LAST:] = torch.randint(-127, 128, (NUM_LAST, width), generator=generator, dtype=torch.int8)
+    mean, scale = torch.zeros(1, 1, width), torch.full((1, 1, num_queries), 0.01)
+    keys, values = (k, scale[..., :5], mean), (v, torch.ones(1, 1, 1, width), mean)
+
+    def attend(last: slice) -> Tensor:
+        return wk.attention_8bit((q[:, :, last].contiguous(), scale[..., last].contiguous(), mean), keys, values)
+
+    with torch.no_grad(), dispatch.use_backend(attention_8bit="cpu"):
+        wanted = attend(slice(-NUM_LAST, None))
+        assert wanted.any() and torch.equal(attend(slice(None))[:, -NUM_LAST:], wanted)
+
+
+@pytest.mark.slow
 @pytest.mark.skipif(not triton.is_interpreting(), reason="a GPU is here, and this runs on the CPU")
 def test_strides_of_attention_do_not_wrap() -> None:
     """Rows so far apart that the last lie beyond 2^31 elements; most pages between them are never touched."""
