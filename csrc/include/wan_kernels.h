@@ -270,8 +270,8 @@ WK_API wk_status wk_quantize_rows(const wk_tensor *out, const wk_tensor *out_sca
  * tokens_per_scale  a multiple of 128, or 0 for one block of all tokens.
  * is_permuted  position 16 g + p holds token 16 g + {0, 1, 8, 9, 2, 3, 10, 11, 4, 5, 12, 13, 6, 7, 14, 15}[p].
  * Numerics: fp32, one rounding; the mean is summed in an order fixed by the shape. Where a channel's block holds a NaN
- * or an infinity, and with is_smooth in all blocks of the channel, codes are 0 and the scale is not finite. CPU only.
- */
+ * or an infinity, and with is_smooth in all blocks of the channel, codes are 0 and the scale is not finite. CPU only;
+ * temporary memory for 3 * N * H floats for each 128 tokens at most. */
 WK_API wk_status wk_quantize_values(const wk_tensor *out, const wk_tensor *out_scale, const wk_tensor *mean,
                                     const wk_tensor *v, int64_t tokens_per_scale, int32_t is_smooth,
                                     int32_t is_permuted, void *stream);
