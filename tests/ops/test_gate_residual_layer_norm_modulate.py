@@ -9,7 +9,12 @@ from torch import Tensor
 
 import wan_kernels as wk
 from wan_kernels import dispatch
+from wan_kernels.common import triton
 
+INTERPRETED = pytest.mark.skipif(
+    not triton.is_interpreting(), reason="a GPU is here: kernels are compiled for it, and nothing is interpreted"
+)
+DIFFERENTIABLE = ["cpu", "reference", pytest.param("triton", marks=INTERPRETED)]
 X, ROW, ROWS, WIDE = torch.ones(2, 3, 8), torch.ones(2, 1, 8), torch.ones(2, 2, 8), torch.ones(8)
 INDEX = torch.zeros(2, 3, dtype=torch.int32)
 
@@ -51,7 +56,7 @@ def test_no_gate_is_a_plain_sum(backend: str) -> None:
         assert torch.equal(normed, wk.layer_norm_modulate(x + y, scale, shift, **options))
 
 
-@pytest.mark.parametrize("backend", ["cpu", "reference"])
+@pytest.mark.parametrize("backend", DIFFERENTIABLE)
 @pytest.mark.parametrize("used", [0, 1])
 def test_gradients_from_one_output_alone(backend: str, used: int) -> None:
     """Those of the rooms one after the other; zeros for what the output does not depend on."""
@@ -70,7 +75,7 @@ def test_gradients_from_one_output_alone(backend: str, used: int) -> None:
         torch.testing.assert_close(got, each)
 
 
-@pytest.mark.parametrize("backend", ["cpu", "reference"])
+@pytest.mark.parametrize("backend", DIFFERENTIABLE)
 def test_only_a_gradient_that_is_zero_is_asked_for(backend: str) -> None:
     """The stream does not depend on scale, though autograd believes that every output does."""
     (x, y, gate, scale, shift), options = inputs()

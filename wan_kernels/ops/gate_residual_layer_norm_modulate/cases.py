@@ -72,6 +72,8 @@ CASES = (
     Case("before_cross_attention_14B", before_cross_attention(1, 75600, 5120, out_dtype=BF16), is_heavy=True),
     Case("before_ffn_1.3B", before_ffn(1, 75600, 1536, out_dtype=BF16), is_heavy=True),
     Case("before_ffn_14B", before_ffn(1, 75600, 5120, out_dtype=BF16), is_heavy=True),
+    # No Wan has all of it; the most that a backward must keep in registers.
+    Case("everything_14B", residual(1, 75600, 5120, is_affine=True, out_dtype=BF16), is_heavy=True),
     Case("720p_121f_5B_per_token", residual(1, 27280, 3072, num_rows=2, out_dtype=BF16), is_heavy=True),
     Case("tokens_127_1.3B", residual(1, 127, 1536)),
     Case("before_cross_attention_127", before_cross_attention(2, 9, 127, out_dtype=BF16)),
