@@ -1,6 +1,6 @@
 """One forward of a DiT: ours in each precision beside Diffusers', interleaved in one run, random weights.
 
-    python -m benchmarks.bench_dit --json benchmarks/results/epyc-zen4-2core/dit.json
+    python -m benchmarks.bench_dit --tokens 780 3120 --json benchmarks/results/epyc-zen4-2core/dit.json
 
 The 1.3B with fewer layers, so that a laptop can run it; 780 tokens are 9 frames of 416 x 160, with 512 rows of text.
 Diffusers reads the text anew in each forward. A sampling run of ours reads it once (`ours`); `ours, text each time`
@@ -117,13 +117,13 @@ def measure(num_layers: int, num_tokens: int, rounds: int) -> list[Row]:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--layers", type=int, default=6)
-    parser.add_argument("--tokens", type=int, choices=LATENT_FRAMES, default=780)
+    parser.add_argument("--tokens", type=int, nargs="+", choices=LATENT_FRAMES, default=[780])
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--json", type=Path, help="write rows and environment here")
     options = parser.parse_args()
-    rows = measure(options.layers, options.tokens, options.rounds)
+    rows = [row for tokens in options.tokens for row in measure(options.layers, tokens, options.rounds)]
     for row in rows:
-        print(f"{row.model:<22}{row.precision:<6}{row.median_s:8.3f} s  {row.sqnr_db:7.1f} dB")
+        print(f"{row.num_tokens:>5} {row.model:<22}{row.precision:<6}{row.median_s:8.3f} s  {row.sqnr_db:7.1f} dB")
     if options.json:
         record = {"environment": machine.environment("cpu"), "rows": [asdict(row) for row in rows]}
         benchmark.write_json(options.json, record)
