@@ -45,7 +45,6 @@ class Plain:
     format: str
     call: Callable[[Tensor, Tensor, Tensor], Result]
     refusal: str | None = None
-    is_timed: bool = True
     has_preparation: bool = False
     spans_tokens: bool = False
 
@@ -75,7 +74,6 @@ class EightBit:
     backend: str
     form: AttentionFormat
     refusal: str | None
-    is_timed: bool
     is_ours: bool = True
     has_preparation: bool = True
 
@@ -138,19 +136,15 @@ def _quantized_heads(x: Tensor, tokens_per_scale: int, *, is_smooth: bool) -> Co
 
 
 def contenders(wanted: Sequence[str] | None, device: str, num_logits: int, head_width: int) -> Iterator[Contender]:
-    """Those chosen, or all, for a call with so many logits. A name counts whole, or its part before the dot.
-
-    A kernel that would run in Triton's interpreter takes part only where it is named, and is never timed.
-    """
-    is_named = partial(_is_wanted, wanted or ())
-    for each in _all(device, num_logits, head_width, is_named):
-        if wanted is None or is_named(each.name):
+    """Those chosen, or all, for a call with so many logits. A name counts whole, or its part before the dot."""
+    for each in _all(device, num_logits, head_width):
+        if wanted is None or _is_wanted(wanted, each.name):
             yield each
 
 
 def check_names(wanted: Sequence[str]) -> None:
     """Raises ValueError for a name of none of them."""
-    known = list(dict.fromkeys(each.name for each in _all("cpu", 1, 128, lambda name: False)))
+    known = list(dict.fromkeys(each.name for each in _all("cpu", 1, 128)))
     for name in wanted:
         if not any(_is_wanted([name], each) for each in known):
             raise ValueError(f"[bench] backend must be one of {', '.join(known)}, got {name!r}")
@@ -160,10 +154,10 @@ def _is_wanted(wanted: Sequence[str], name: str) -> bool:
     return name in wanted or name.partition(".")[0] in wanted
 
 
-def _all(device: str, num_logits: int, head_width: int, is_named: Callable[[str], bool]) -> Iterator[Contender]:
+def _all(device: str, num_logits: int, head_width: int) -> Iterator[Contender]:
     place = torch.device(device)
     for backend in dispatch.names("attention_8bit"):
-        yield _eight_bit(backend, place, num_logits, head_width, is_named(f"attention_8bit.{backend}"))
+        yield _eight_bit(backend, place, num_logits, head_width)
     for backend in dispatch.names("attention"):
         candidate = dispatch.get("attention", backend)
         for format, dtype in DTYPES.items():
@@ -180,17 +174,16 @@ def _all(device: str, num_logits: int, head_width: int, is_named: Callable[[str]
     yield Plain(SAGE, "bf16", _sage, _sage_missing() or needs_gpu, spans_tokens=True)
 
 
-def _eight_bit(backend: str, place: torch.device, num_logits: int, head_width: int, is_named: bool) -> EightBit:
+def _eight_bit(backend: str, place: torch.device, num_logits: int, head_width: int) -> EightBit:
     """In the first format that the backend takes, the device's own before others."""
     candidate = dispatch.get("attention_8bit", backend)
     forms = list(dict.fromkeys((attention_format(place), CPU_FORMAT, GPU_FORMAT)))
     reasons = [candidate.reject(*example(place, head_width, form)) for form in forms]
     form = forms[reasons.index(None) if None in reasons else 0]
     refusal = candidate.unavailable or _too_large(backend, num_logits) or reasons[forms.index(form)]
-    is_interpreted = backend == "triton" and is_interpreting()
-    if refusal is None and is_interpreted and not is_named:
-        refusal = "would run in Triton's interpreter: name it to see its accuracy"
-    return EightBit(backend, form, refusal, is_timed=not is_interpreted)
+    if refusal is None and backend == "triton" and is_interpreting():
+        refusal = "would run in Triton's interpreter, which has neither the speed nor the rounding of a GPU"
+    return EightBit(backend, form, refusal)
 
 
 def _too_large(backend: str, num_logits: int) -> str | None:

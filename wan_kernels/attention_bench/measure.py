@@ -4,6 +4,7 @@ import statistics
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
+from math import isfinite
 from typing import Any
 
 import torch
@@ -61,10 +62,6 @@ class Entry:
     def key(self) -> str:
         return f"{self.contender.format}/{self.contender.name}"
 
-    @property
-    def is_timed(self) -> bool:
-        return self.reason is None and self.contender.is_timed
-
 
 def measure(
     loads: Iterable[Load],
@@ -96,7 +93,7 @@ def race(
         if contender.refusal is None:
             tell(f"{inputs.title}: judging {contender.name} in {contender.format}")
         entries.append(judged(contender, inputs, truth))
-    rivals = {entry.key: entry for entry in entries if entry.is_timed}
+    rivals = {entry.key: entry for entry in entries if entry.reason is None}
     tell(f"{inputs.title}: timing {', '.join(rivals) or 'nobody'}")
     runs: dict[str, Run] = {key: partial(entry.contender.run, entry.prepared) for key, entry in rivals.items()}
     times = interleaved_each(runs, device, budget_s)
@@ -128,11 +125,11 @@ def judged(contender: Contender, inputs: Inputs, truth: Truth) -> Entry:
     reason = verdict(entry.figures, inputs.family, spans_tokens=contender.spans_tokens)
     if reason is not None:
         entry.reason, entry.is_red = f"correctness gate is red: {reason}", True
-    elif not contender.is_timed:
-        entry.reason = "not timed: it runs in Triton's interpreter"
-    entry.figures["num_bytes"] = num_bytes(*tensors_of(entry.prepared), out, lse)
-    if entry.reason is not None:
+        # JSON has no NaN.
+        entry.figures = {name: value for name, value in entry.figures.items() if value is None or isfinite(value)}
         entry.prepared = None
+        return entry
+    entry.figures["num_bytes"] = num_bytes(*tensors_of(entry.prepared), out, lse)
     return entry
 
 
@@ -198,13 +195,13 @@ COLUMNS: tuple[tuple[str, str, int, str, float], ...] = (
     ("x SDPA", "speedup", 8, ".2f", 1),
     ("prep %", "prepare_share", 8, ".1f", 100),
     ("cosine", "cosine", 10, ".6f", 1),
-    ("of read", "cosine_read", 10, ".6f", 1),
+    ("cos read", "cosine_read", 10, ".6f", 1),
     ("rel L1", "relative_l1", 9, ".1e", 1),
     ("RMSE", "rmse", 9, ".1e", 1),
     ("SQNR dB", "sqnr_db", 9, ".1f", 1),
     ("max err", "error_max", 9, ".1e", 1),
     ("lse err", "lse_error", 9, ".1e", 1),
-    ("of read", "lse_error_read", 9, ".1e", 1),
+    ("lse read", "lse_error_read", 9, ".1e", 1),
 )
 
 
@@ -221,13 +218,10 @@ def table(rows: Sequence[AttentionRow]) -> str:
 
 
 def _cells(row: AttentionRow) -> str:
-    if row.is_red:
-        return f"  RED  {row.reason}"
-    if row.cosine is None:
-        return f"  {row.reason}"
+    if row.ms_median is None:
+        return f"  {'RED  ' * row.is_red}{row.reason}"
     values = ((getattr(row, name), columns, style, factor) for _, name, columns, style, factor in COLUMNS)
-    cells = "".join(
+    return "".join(
         " " * columns if value is None else f"{value * factor:>{columns}{style}}"
         for value, columns, style, factor in values
     )
-    return f"{cells}  {row.reason or ''}"
