@@ -43,7 +43,7 @@ def run(
         raise ValueError(f"[capture] precision must be fp32 or bf16, whose attention sees no codes, got {chosen}")
 
     pipeline = load_pipeline(model, precision=chosen, device=place)
-    with progress(settings.num_steps) as advance:
+    with progress(max(wanted_steps) + 1) as advance:
         captures = capture(pipeline, settings, layers=wanted_layers, steps=wanted_steps, callback=advance)
     write(output, captures, settings, config.name)
     print(f"{output}: {len(captures)} attentions, {si(output.stat().st_size, 'B')}")
