@@ -4,6 +4,10 @@ Pytest puts the folder of a conftest on the path, so the helpers beside this fil
 """
 
 import os
+
+# Before NumPy: the threads of its products spin for each small one that the Triton interpreter asks for.
+os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
+
 import sys
 from collections import Counter
 from collections.abc import Callable

@@ -151,7 +151,7 @@ def test_environment_is_read() -> None:
 @pytest.mark.parametrize(
     ("forced", "message"),
     [
-        ("attention=flash", "[attention] backend must be one of sdpa, reference, got 'flash'"),
+        ("attention=flash", "[attention] backend must be one of sdpa, triton, reference, got 'flash'"),
         ("attention=sdpa", "[attention] a backend must be able to run this call, got none: sdpa: takes no empty"),
     ],
 )

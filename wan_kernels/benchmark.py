@@ -32,7 +32,7 @@ COMPILED, CLONE = "compiled", "clone"
 ANCHORS = (COMPILED, CLONE)
 
 # What a CPU does in about a second, and one GPU's memory holds with gradients.
-MAX_COST = {"cpu": Cost(flops=10**11, num_bytes=2**28), "cuda": Cost(flops=10**16, num_bytes=2**35)}
+MAX_COST = {"cpu": Cost(flops=11 * 10**10, num_bytes=2**28), "cuda": Cost(flops=10**16, num_bytes=2**35)}
 
 
 @dataclass(frozen=True)

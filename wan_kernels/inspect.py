@@ -34,7 +34,7 @@ from wan_kernels.define_op import OPS
 
 MNEMONICS = ("HGMMA", "QGMMA", "IGMMA", "UTMALDG", "LDGSTS", "MUFU", "SHFL", "PRMT", "STL")
 BYTES_PER_US = 4.8e6
-FLOPS_PER_US = 1979e6  # 8-bit
+FLOPS_PER_US = {1: 1979e6, 2: 989.5e6, 4: 989.5e6}  # by bytes of a factor; nothing multiplies float32 on tensor cores
 REGISTERS_PER_SM, WARPS_PER_SM, CTAS_PER_SM, SHARED_BYTES_PER_SM = 65536, 64, 32, 228 * 1024
 SHARED_BYTES_PER_CTA = 1024  # what the system keeps of each program's
 # Two blocks of 256 threads to a multiprocessor; rows of elementwise kernels.
@@ -147,7 +147,7 @@ def work_of(op: str) -> list[Work]:
             continue
         meta = case.args(torch.bfloat16, "meta")
         cost = OPS[op].cost(*meta)
-        bound_us = max(cost.flops / FLOPS_PER_US, cost.num_bytes / BYTES_PER_US)
+        bound_us = max(cost.flops / FLOPS_PER_US[meta[0].element_size()], cost.num_bytes / BYTES_PER_US)
         with FakeTensorMode():
             args = [on_gpu(value) for value in meta]
             if backend.reject(*args) is None:

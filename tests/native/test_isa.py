@@ -63,6 +63,16 @@ for call in (
         wanted = call()
     worst = max(worst, float((got[0].double() != wanted[0].double()).sum() > 2))
     worst = max(worst, *(((a - b).abs().max() / b.abs().max()).item() / 1e-5 for a, b in zip(got[1:], wanted[1:])))
+heads = lambda *shape: torch.randint(-127, 128, shape, dtype=torch.int8)
+scales = lambda *shape: 0.01 + 0.01 * torch.rand(shape)
+q, k = ((heads(1, 2, length, 32), scales(1, 2, length), torch.rand(1, 2, 32)) for length in (19, 70))
+v = heads(1, 2, 32, 128), scales(1, 2, 1, 32), torch.rand(1, 2, 32)
+attend = lambda: wan_kernels.attention_8bit(q, k, v, v_tokens_per_scale=256, out_dtype=torch.float32)
+with dispatch.use_backend("cpu"):
+    got = attend()
+with dispatch.use_backend("reference"):
+    wanted = attend()
+worst = max(worst, ((got - wanted).abs().max() / wanted.abs().max()).item() / 1e-2)
 print(native.library().cpu_isa(), worst)
 """
 

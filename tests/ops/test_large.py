@@ -8,6 +8,7 @@ from torch import Tensor
 
 import wan_kernels as wk
 from wan_kernels import dispatch
+from wan_kernels.common import triton
 
 WIDTH = 1536
 NUM_TOKENS = 2**31 // WIDTH + 2
@@ -66,3 +67,38 @@ def test_offsets_of_a_product_do_not_wrap() -> None:
         found = wk.linear_8bit(x, scale, weight, weight_scale, out_dtype=torch.bfloat16)
         wanted = wk.linear_8bit(x[-NUM_LAST:], scale[:NUM_LAST], weight, weight_scale, out_dtype=torch.bfloat16)
     assert wanted.any() and torch.equal(found[-NUM_LAST:], wanted)
+
+
+@pytest.mark.slow
+def test_offsets_of_attention_8bit_do_not_wrap() -> None:
+    num_queries, width = 2**27 + 3, 16
+    generator = torch.Generator().manual_seed(0)
+    k = torch.randint(-127, 128, (1, 1, 5, width), generator=generator, dtype=torch.int8)
+    v = torch.randint(-127, 128, (1, 1, width, 128), generator=generator, dtype=torch.int8)
+    q = torch.zeros(1, 1, num_queries, width, dtype=torch.int8)
+    q[:, :, -NUM_LAST:] = torch.randint(-127, 128, (NUM_LAST, width), generator=generator, dtype=torch.int8)
+    mean, scale = torch.zeros(1, 1, width), torch.full((1, 1, num_queries), 0.01)
+    keys, values = (k, scale[..., :5], mean), (v, torch.ones(1, 1, 1, width), mean)
+
+    def attend(last: slice) -> Tensor:
+        return wk.attention_8bit((q[:, :, last].contiguous(), scale[..., last].contiguous(), mean), keys, values)
+
+    with torch.no_grad(), dispatch.use_backend(attention_8bit="cpu"):
+        wanted = attend(slice(-NUM_LAST, None))
+        assert wanted.any() and torch.equal(attend(slice(None))[:, -NUM_LAST:], wanted)
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not triton.is_interpreting(), reason="a GPU is here, and this runs on the CPU")
+def test_strides_of_attention_do_not_wrap() -> None:
+    """Rows so far apart that the last lie beyond 2^31 elements; most pages between them are never touched."""
+    strides = (2**31, 2**30, 16, 1)
+    far = torch.zeros(2**31 + 2**30 + 16, dtype=torch.float16).as_strided((2, 2, 1, 16), strides)
+    far.copy_(torch.randn(far.shape, generator=torch.Generator().manual_seed(0)))
+    near = far.contiguous()
+    for x in (far, near):
+        x.requires_grad_()
+    with dispatch.use_backend(attention="triton"):
+        found, wanted = (wk.attention(x, x, x) for x in (far, near))
+        grads = [torch.autograd.grad(out.float().sum(), x)[0] for out, x in ((found, far), (wanted, near))]
+    assert torch.equal(found, wanted) and torch.equal(*grads)

@@ -3,6 +3,7 @@ runs them here can be believed.
 """
 
 import importlib
+import re
 import subprocess
 import sys
 from types import ModuleType
@@ -132,3 +133,74 @@ def test_linear_takes_rows_the_copy_engine_cannot_read(dtype: torch.dtype) -> No
     with dispatch.use_backend(linear_8bit="triton"):
         got = wk.linear_8bit(x, scales[0], weight, scales[1], out_dtype=torch.float32)
     torch.testing.assert_close(got, wanted)
+
+
+def attention_inputs(dtype: torch.dtype = torch.float16, width: int = 16) -> list[torch.Tensor]:
+    generator = torch.Generator().manual_seed(0)
+    shapes = ((2, length, 2, width) for length in (140, 150, 150))
+    return [torch.randn(shape, generator=generator).to(dtype).requires_grad_() for shape in shapes]
+
+
+def attend(q: torch.Tensor, k: torch.Tensor, v: torch.Tensor) -> tuple[torch.Tensor, ...]:
+    out, lse = wk.attention(q, k, v, k_lengths=torch.tensor([150, 130]), return_lse=True)
+    return out, lse, *torch.autograd.grad(out.float().sum() + lse.sin().sum(), (q, k, v))
+
+
+@needs_interpreter
+def test_attention_gives_the_same_bits_each_time() -> None:
+    inputs = attention_inputs()
+    with dispatch.use_backend(attention="triton"):
+        assert all(map(torch.equal, attend(*inputs), attend(*inputs)))
+
+
+@needs_interpreter
+def test_attention_compiles_whole_in_16_bits() -> None:
+    """What the conformance suite asks in float32, which this backend refuses."""
+    inputs = attention_inputs()
+
+    def call(*tensors: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        return wk.attention(*tensors, return_lse=True)
+
+    torch.compiler.reset()
+    compiled = torch.compile(call, fullgraph=True, backend="aot_eager")
+    with dispatch.use_backend(attention="triton"):
+        found, wanted = compiled(*inputs), call(*inputs)
+        grads = [torch.autograd.grad(out.float().sum() + lse.sum(), inputs) for out, lse in (found, wanted)]
+    assert all(map(torch.equal, found, wanted)) and all(map(torch.equal, *grads))
+
+
+@needs_interpreter
+@pytest.mark.parametrize(
+    ("dtype", "width", "scale", "reason"),
+    [
+        (torch.float32, 64, None, "multiplies 16-bit floats, not float32"),
+        (torch.bfloat16, 384, None, "head width must be at most 128, got 384"),
+        (torch.bfloat16, 12, None, "wants rows of a multiple of 16 bytes, got 24"),
+        (torch.bfloat16, 64, -1.0, "scale must be positive, got -1.0"),
+    ],
+)
+def test_attention_says_what_it_does_not_take(dtype: torch.dtype, width: int, scale: float | None, reason: str) -> None:
+    q, k, v = attention_inputs(dtype, width)
+    assert reason in dispatch.get("attention", "triton").reject(q, k, v, None, scale)
+    with dispatch.use_backend(attention="triton"), pytest.raises(RuntimeError, match=re.escape(reason)):
+        wk.attention(q, k, v, scale=scale)
+
+
+@needs_interpreter
+def test_attention_skips_keys_at_minus_infinity() -> None:
+    """A whole first tile of them: the peak has to stay finite."""
+    q, k, v = (each.detach().abs() for each in attention_inputs())
+    k[:, :130] = -float("inf")
+    with dispatch.use_backend(attention="triton"):
+        out, lse = wk.attention(q, k, v, return_lse=True)
+        wanted, wanted_lse = wk.attention(q, k[:, 130:], v[:, 130:], return_lse=True)
+    torch.testing.assert_close(out, wanted)
+    torch.testing.assert_close(lse, wanted_lse)
+
+
+@needs_interpreter
+def test_attention_takes_rows_the_copy_engine_cannot_read() -> None:
+    base = torch.randn(2, 9, 3, 20, generator=torch.Generator().manual_seed(0)).half()
+    odd = base[..., 1:17]
+    with dispatch.use_backend(attention="triton"):
+        assert torch.equal(wk.attention(odd, odd, odd), wk.attention(*[odd.contiguous()] * 3))

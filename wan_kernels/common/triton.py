@@ -44,7 +44,10 @@ class Expectation:
 
 @dataclass(frozen=True)
 class Launch:
-    """One kernel launch: `module:kernel`, its grid, its arguments and compile-time constants by name."""
+    """One kernel launch: `module:kernel`, its grid, its arguments and compile-time constants by name.
+
+    makes_descriptors: the kernel makes tensor descriptors itself, for which Triton asks for memory on the device.
+    """
 
     module: str
     kernel: str
@@ -55,11 +58,15 @@ class Launch:
     num_warps: int = 4
     num_stages: int = 3
     options: Mapping[str, Any] = field(default_factory=dict)
+    makes_descriptors: bool = False
 
     def run(self) -> None:
         kernel = getattr(importlib.import_module(self.module), self.kernel)
         tensor = next(value for value in self.args.values() if isinstance(value, Tensor))
         with torch.cuda.device(tensor.device) if tensor.is_cuda else nullcontext():
+            if self.makes_descriptors:
+                # For each run anew: it holds for one thread, and autograd has its own.
+                importlib.import_module("triton").set_allocator(scratch)
             kernel[self.grid](
                 **self.args,
                 **self.constants,
@@ -67,6 +74,11 @@ class Launch:
                 num_stages=self.num_stages,
                 **self.options,
             )
+
+
+def scratch(num_bytes: int, alignment: int, stream: int | None) -> Tensor:
+    """Memory on the current device, as Triton asks for it; torch's lies on 512 bytes, more than is asked for."""
+    return torch.empty(num_bytes, dtype=torch.int8, device="cuda")
 
 
 Outputs = tuple[Tensor, ...]

@@ -175,11 +175,14 @@ inline void store(T *to, Floats value, Part part) {
 // meanwhile; so each of these passes asks for its share of the next row, a little with each vector. Asked for all at
 // once, lines wait for each other. (layer_norm_modulate_8bit, 8192 x 1536 fp32, Zen 4, 2 threads: 2.95 ms without, 2.95
 // asked for in one pass of three, 2.5 in shares.)
-template <int kPasses, class T>
+// kLocality: 3 for the first cache, 2 for the second, where more than the first holds lies in between.
+template <int kPasses, class T, int kLocality = 3>
 struct Ahead {
   const T *row;  // need not be readable
   int64_t width;
-  WK_INLINE void ask(int pass, int64_t i) const { __builtin_prefetch(row + (pass * width + i) / kPasses, 0, 3); }
+  WK_INLINE void ask(int pass, int64_t i) const {
+    __builtin_prefetch(row + (pass * width + i) / kPasses, 0, kLocality);
+  }
 };
 struct NothingAhead {
   WK_INLINE void ask(int, int64_t) const {}

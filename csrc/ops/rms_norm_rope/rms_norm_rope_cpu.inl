@@ -99,7 +99,7 @@ void encode_tokens(const RmsNormRope8bit &call, int64_t sample, int64_t first, i
       const int64_t end = (block + 1) * per_scale < count ? (block + 1) * per_scale : count;
       Words sizes = {};
       for (int64_t k = block * per_scale; k < end; ++k) {
-        const Ahead<1, T> next = {rows + (count + k) * stride + column, head_width};
+        const Ahead<1, T, 2> next = {rows + (count + k) * stride + column, head_width};
         float *to = values + k * head_width;
         ask_to_write(codes + k * head_width, head_width);
         each_of_head<float>(rows + k * stride + column, weight, splat(row_scales[k]),
