@@ -46,7 +46,11 @@ def test_figures(tmp_path, capsys) -> None:
     out, err = capsys.readouterr()
     assert "outlier_130x130_2x128: judging torch.sdpa in bf16" in err
     rows = rows_of(path)
-    assert len(rows) == len(FAMILIES) * 2 * 12
+    assert {row["case"] for row in rows.values()} == {
+        f"{family}_{n}x{n}_2x128" for family in FAMILIES for n in (64, 130)
+    }
+    wanted = {"attention_8bit.cpu", "attention_8bit.reference", "attention.sdpa", "attention.reference", "torch.sdpa"}
+    assert {row["backend"] for row in rows.values() if row["ms_median"] is not None} == wanted
     for name, row in rows.items():
         assert row["backend"] in out
         if row["ms_median"] is None:

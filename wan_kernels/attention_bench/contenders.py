@@ -163,7 +163,7 @@ def _all(device: str, num_logits: int, head_width: int) -> Iterator[Contender]:
         for format, dtype in DTYPES.items():
             one = torch.empty(1, 1, 1, head_width, dtype=dtype, device=place)
             reason = candidate.unavailable or candidate.reject(one, one, one, None, None)
-            reason = reason or _too_large(backend, num_logits)
+            reason = reason or _too_large(backend, num_logits) or _interpreted(backend)
             yield Plain(f"attention.{backend}", format, partial(_ours, backend), reason)
     for format in DTYPES:
         yield Plain("torch.sdpa", format, partial(_torch, None))
@@ -181,9 +181,13 @@ def _eight_bit(backend: str, place: torch.device, num_logits: int, head_width: i
     reasons = [candidate.reject(*example(place, head_width, form)) for form in forms]
     form = forms[reasons.index(None) if None in reasons else 0]
     refusal = candidate.unavailable or _too_large(backend, num_logits) or reasons[forms.index(form)]
-    if refusal is None and backend == "triton" and is_interpreting():
-        refusal = "would run in Triton's interpreter, which has neither the speed nor the rounding of a GPU"
-    return EightBit(backend, form, refusal)
+    return EightBit(backend, form, refusal or _interpreted(backend))
+
+
+def _interpreted(backend: str) -> str | None:
+    if backend != "triton" or not is_interpreting():
+        return None
+    return "would run in Triton's interpreter, which has neither the speed nor the rounding of a GPU"
 
 
 def _too_large(backend: str, num_logits: int) -> str | None:
