@@ -35,6 +35,12 @@ def expected(scene: Scene) -> Sighting:
     return Sighting(thing.colour, thing.shape, scene.motion, scene.background)
 
 
+def held_out(count: int) -> tuple[list[Scene], list[str]]:
+    """Scenes never trained on, and what asks for them."""
+    scenes = [held_out_scene(FIRST_SCENE + i)[0] for i in range(count)]
+    return scenes, [caption(scene, Random(i), "zh" if i % 4 == 3 else "en") for i, scene in enumerate(scenes)]
+
+
 def with_latents(pipeline: Pipeline, prompts: list[str], seeds: list[int]) -> tuple[Result, Tensor]:
     """The videos, and the latents they were decoded from: the last step ends at the clean sample it expects."""
     last: list[Tensor] = []
@@ -56,8 +62,7 @@ def measure(model: str, count: int, seed: int, precision: Precision, against: Pr
     """One row per prompt: what was asked, what was seen; `against`: how near to that precision's latents, too."""
     pipeline = load_pipeline(model, precision=precision)
     other = None if against is None else load_pipeline(model, precision=against)
-    scenes = [held_out_scene(FIRST_SCENE + i)[0] for i in range(count)]
-    prompts = [caption(scene, Random(i), "zh" if i % 4 == 3 else "en") for i, scene in enumerate(scenes)]
+    scenes, prompts = held_out(count)
     rows: list[Record] = []
     with tempfile.TemporaryDirectory() as folder:
         for start in range(0, count, BATCH):

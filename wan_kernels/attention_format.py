@@ -52,9 +52,9 @@ def has_attention_8bit(device: torch.device, head_width: int) -> bool:
     return dispatch.select("attention_8bit", example(device, head_width)).name != dispatch.REFERENCE
 
 
-def example(device: torch.device, head_width: int) -> tuple[Any, ...]:
-    """Arguments of the op for one query and one key."""
-    form = attention_format(device)
+def example(device: torch.device, head_width: int, form: AttentionFormat | None = None) -> tuple[Any, ...]:
+    """Arguments of the op for one query and one key, in the device's format where none is given."""
+    form = form or attention_format(device)
     codes = torch.zeros(1, 1, 1, head_width, dtype=torch.int8, device=device)
     v = torch.zeros(1, 1, head_width, 128, dtype=form.v_dtype, device=device)
     scale, mean = (torch.zeros(shape, device=device) for shape in ((1, 1, 1), (1, 1, head_width)))

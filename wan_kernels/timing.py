@@ -9,15 +9,14 @@ from torch import Tensor
 
 FLUSH_BYTES = {"cpu": 2**26, "cuda": 2**28}
 MIN_ROUNDS, MAX_ROUNDS = 5, 200
+LEAST_RUNS = 3  # of calls with a budget of their own
 
 
 def interleaved(runs: dict[str, Callable[[], object]], device: str, budget_s: float) -> dict[str, list[float]]:
     """Seconds of each call: one of each in turn, caches flushed before every one, until the budget is spent."""
-    is_cuda = device.startswith("cuda")
-    flush = torch.empty(FLUSH_BYTES["cuda" if is_cuda else "cpu"], dtype=torch.uint8, device=device)
-    time_once = partial(_time_on_gpu if is_cuda else _time_on_cpu, flush)
+    time_once = _timer(device)
     for run in runs.values():
-        warm_until = time.perf_counter() + (0.3 if is_cuda else 0.05)
+        warm_until = time.perf_counter() + (0.3 if device.startswith("cuda") else 0.05)
         while time.perf_counter() < warm_until:
             time_once(run)
     times: dict[str, list[float]] = {name: [] for name in runs}
@@ -28,6 +27,33 @@ def interleaved(runs: dict[str, Callable[[], object]], device: str, budget_s: fl
         for name, run in runs.items():
             times[name].append(time_once(run))
     return times
+
+
+def interleaved_each(runs: dict[str, Callable[[], object]], device: str, budget_s: float) -> dict[str, list[float]]:
+    """As `interleaved`, with a budget for each: for calls that differ a hundredfold, or take minutes.
+
+    Each runs at least three times and drops out when it has spent its budget. A GPU warms up on each for a tenth of
+    it; on a CPU the calls must have run before, since one more to warm up may be as long as the measuring.
+    """
+    time_once = _timer(device)
+    for run in runs.values() if device.startswith("cuda") else ():
+        warm_until = time.perf_counter() + min(0.3, budget_s / 10)
+        while time.perf_counter() < warm_until:
+            time_once(run)
+    times: dict[str, list[float]] = {name: [] for name in runs}
+    for _ in range(MAX_ROUNDS):
+        left = [name for name in runs if len(times[name]) < LEAST_RUNS or sum(times[name]) < budget_s]
+        if not left:
+            break
+        for name in left:
+            times[name].append(time_once(runs[name]))
+    return times
+
+
+def _timer(device: str) -> Callable[[Callable[[], object]], float]:
+    is_cuda = device.startswith("cuda")
+    flush = torch.empty(FLUSH_BYTES["cuda" if is_cuda else "cpu"], dtype=torch.uint8, device=device)
+    return partial(_time_on_gpu if is_cuda else _time_on_cpu, flush)
 
 
 def _time_on_cpu(flush: Tensor, run: Callable[[], object]) -> float:

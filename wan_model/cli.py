@@ -199,6 +199,36 @@ def bench_ops(
         run(json_path, device=device, budget_s=seconds, **choices)
 
 
+@bench_app.command("attention")
+def bench_attention(
+    tokens: Annotated[str | None, typer.Option(help="Of made-up inputs; 7800, on a GPU also 32760 and 75600.")] = None,
+    heads: Annotated[int | None, typer.Option(help="Of made-up inputs; 40 on a GPU, 1 on a CPU otherwise.")] = None,
+    head_width: Annotated[int, typer.Option(help="Of made-up inputs.")] = 128,
+    inputs: Annotated[
+        str | None, typer.Option("--input", help="random, outlier, video, or files of wan capture; the first three.")
+    ] = None,
+    backend: Annotated[str | None, typer.Option(help="As the table names them, or the part before a dot.")] = None,
+    device: DeviceOption = None,
+    seconds: Annotated[float, typer.Option(help="For each backend and input; three runs at least.")] = 2.0,
+    json_path: Annotated[Path | None, typer.Option("--json", metavar="FILE", help="Also write figures here.")] = None,
+) -> None:
+    """Measure attention, in 8 bits and not, ours and others', on the same inputs: error against float64, and speed.
+
+    Exits with 1 where a backend is further off than its inputs allow; it gets no times then.
+
+    \b
+    wan bench attention --tokens 7800,32760 --heads 2 --input video --json attention.json
+    wan bench attention --input qkv.safetensors --backend attention_8bit,torch
+    """
+    from wan_model.commands.bench_attention import run
+
+    failed = run(
+        json_path, tokens=tokens, num_heads=heads, head_width=head_width, inputs=split(inputs),
+        backends=split(backend), device=device, budget_s=seconds,
+    )  # fmt: skip
+    raise typer.Exit(failed)
+
+
 @bench_app.command("compare")
 def bench_compare(
     old: Annotated[Path, typer.Argument(help="A file of `wan bench ops --json`.")],
@@ -230,6 +260,37 @@ def bench_report(
     from wan_model.commands.bench_report import run
 
     run(files, output)
+
+
+@app.command()
+def capture(
+    output: Annotated[Path, typer.Option("-o", "--output", help="A .safetensors file.")],
+    prompt: Annotated[
+        str, typer.Option(help="What should be seen.")
+    ] = "a red circle moves right over a blue background",
+    model: ModelOption = "tiny",
+    layers: Annotated[str | None, typer.Option(help="From 0, commas between; all otherwise.")] = None,
+    steps: Annotated[str, typer.Option(help="Which denoising steps, from 0, commas between.")] = "0",
+    num_steps: Annotated[int | None, typer.Option(help="How many there would be.")] = None,
+    seed: int = 0,
+    size: SizeOption = None,
+    frames: FramesOption = None,
+    device: DeviceOption = None,
+    precision: Annotated[str | None, typer.Option(help="fp32 or bf16.")] = None,
+) -> None:
+    """Write q, k and v of attention, self and cross, as layers of a model have them in steps of one generation.
+
+    \b
+    wan capture --layers 0,3 --steps 0,10 -o qkv.safetensors
+    wan bench attention --input qkv.safetensors
+    """
+    from wan_model.commands.capture import run
+
+    options = {"num_steps": num_steps, "seed": seed, "size": parse_size(size), "num_frames": frames}
+    run(
+        output, prompt=prompt, model=model, layers=layers, steps=steps, device=device, precision=precision,
+        options=options,
+    )  # fmt: skip
 
 
 @app.command()

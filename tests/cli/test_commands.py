@@ -66,7 +66,7 @@ def test_names_resolve_lazily():
         _ = wan_model.nothing
 
 
-@pytest.mark.parametrize("command", ["generate", "plan", "train", "convert", "bench ops"])
+@pytest.mark.parametrize("command", ["generate", "plan", "train", "convert", "capture", "bench ops", "bench attention"])
 def test_help_has_an_example(run, command):
     assert f"wan {command} " in run(*command.split(), "--help")
 
