@@ -94,11 +94,15 @@ class Heads8bit:
     def k(self, x_BLD: Tensor, weight: Tensor, grid: tuple[int, int, int]) -> HeadCodes:
         return self._normed(x_BLD, weight, grid, attention_format(x_BLD.device).k_tokens_per_scale, is_smooth=True)
 
-    def v(self, x_BLD: Tensor) -> HeadCodes:
+    def v(self, x_BLD: Tensor, *, is_smooth: bool = False) -> HeadCodes:
         form = attention_format(x_BLD.device)
         v_BLNH = x_BLD.unflatten(-1, (self.num_heads, -1))
         return wk.quantize_values(
-            v_BLNH, dtype=form.v_dtype, tokens_per_scale=form.v_tokens_per_scale, is_permuted=form.is_permuted
+            v_BLNH,
+            dtype=form.v_dtype,
+            tokens_per_scale=form.v_tokens_per_scale,
+            is_smooth=is_smooth,
+            is_permuted=form.is_permuted,
         )
 
     def attend(self, q: HeadCodes, k: HeadCodes, v: HeadCodes, out_dtype: torch.dtype) -> Tensor:
@@ -134,7 +138,8 @@ class CrossAttention8bit(nn.Module):
         if self.heads is None:
             return self.attention.read_text(context_BSD)
         k_BSD, v_BSD = self.attention.k(context_BSD), self.attention.v(context_BSD)
-        return *self.heads.k(k_BSD, self.attention.norm_k.weight, NOWHERE), *self.heads.v(v_BSD)
+        # Once per prompt, so the mean of v is free; rows of padding are all alike and make it large.
+        return *self.heads.k(k_BSD, self.attention.norm_k.weight, NOWHERE), *self.heads.v(v_BSD, is_smooth=True)
 
     def forward(self, codes: Codes, text: tuple[Tensor, ...], residual_BLD: Tensor) -> Tensor:
         q_BLD, weight = self.q(codes, out_dtype=self.compute_dtype), self.attention.norm_q.weight
