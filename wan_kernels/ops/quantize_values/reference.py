@@ -3,12 +3,15 @@
 Rounding points: v is read in promote_types(v.dtype, float32); see common/quantize.py.
 """
 
+from collections.abc import Mapping
+from typing import Any
+
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 
 from wan_kernels.common.cost import Cost, num_bytes
-from wan_kernels.common.quantize import VALUES_ORDER, VALUES_TILE, quantize
+from wan_kernels.common.quantize import VALUES_ORDER, VALUES_TILE, dequantize, quantize
 
 
 def forward(v: Tensor, dtype: torch.dtype, is_smooth: bool, is_permuted: bool) -> tuple[Tensor, Tensor, Tensor]:
@@ -29,6 +32,17 @@ def permuted(y_BNHP: Tensor) -> Tensor:
     """The tokens of each 16 in VALUES_ORDER."""
     groups = y_BNHP.unflatten(-1, (y_BNHP.shape[-1] // len(VALUES_ORDER), len(VALUES_ORDER)))
     return groups[..., list(VALUES_ORDER)].flatten(-2)
+
+
+def dequantized(outputs: tuple[Tensor, Tensor, Tensor], args: Mapping[str, Any]) -> Tensor:
+    """What the codes stand for, mean included: [B, N, H, L]."""
+    codes, scales, mean_BNH = outputs
+    y_BNHP = dequantize(codes, scales) + mean_BNH.unsqueeze(-1)
+    if args["is_permuted"]:
+        groups = y_BNHP.unflatten(-1, (y_BNHP.shape[-1] // len(VALUES_ORDER), len(VALUES_ORDER)))
+        places = sorted(range(len(VALUES_ORDER)), key=VALUES_ORDER.__getitem__)
+        y_BNHP = groups[..., places].flatten(-2)
+    return y_BNHP[..., : args["v"].shape[1]]
 
 
 def cost(v: Tensor, dtype: torch.dtype, is_smooth: bool, is_permuted: bool) -> Cost:
