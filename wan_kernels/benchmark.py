@@ -6,7 +6,6 @@ correctness gate (conformance on the op's small cases) is red gets no figure.
 """
 
 import json
-import math
 import os
 import statistics
 from collections.abc import Callable, Iterator, Sequence
@@ -19,6 +18,7 @@ import torch
 from torch import Tensor
 
 from wan_kernels import dispatch, machine, testing
+from wan_kernels.accuracy import errors_of
 from wan_kernels.common.case import Case
 from wan_kernels.common.cost import Cost, num_bytes
 from wan_kernels.common.quantize import LIMITS
@@ -41,7 +41,7 @@ class Row:
 
     gbps, tflops: 1e9 bytes and 1e12 FLOPs per second. bound: which side of the device's roofline binds, bound_fraction:
     how near the call comes to it. On a CPU, whose peaks nobody states, memory binds and the copy of the same run is the
-    bound of ops that do little arithmetic. error_max and sqnr_db: of the first output, against the reference's.
+    bound of ops that do little arithmetic. error_max and sqnr_db: against the reference, codes by their values.
     """
 
     name: str
@@ -249,38 +249,11 @@ def _measure_group(subject: Subject, backends: Sequence[str] | None, budget_s: f
         return
     copied = torch.empty(max(cost.num_bytes // 2, 1), dtype=torch.uint8, device=subject.device).fill_(1)
     runs[CLONE] = copied.clone
-    errors = _errors(subject, list(runs), args) if subject.direction == "fwd" else {}
+    errors = errors_of(subject.op, list(runs), args) if subject.direction == "fwd" else {}
     found = interleaved(runs, subject.device, budget_s)
     roof_s = statistics.median(found[CLONE])
     for backend, times in found.items():
         yield subject.row(backend, **_summary(subject, backend, times, cost, roof_s), **errors.get(backend, {}))
-
-
-def _errors(subject: Subject, backends: Sequence[str], args: tuple[Any, ...]) -> dict[str, dict[str, Any]]:
-    """How far each backend's first output is from the reference's on the very inputs that are timed."""
-    op = subject.op
-    wanted = _first_output(op, dispatch.REFERENCE, args)
-    errors: dict[str, dict[str, Any]] = {}
-    for backend in backends:
-        if backend in dispatch.names(op.name) and backend != dispatch.REFERENCE:
-            noise = _first_output(op, backend, args).sub_(wanted).abs_()
-            power, worst = noise.square().sum().item(), noise.max().item()
-            signal, largest = wanted.square().sum().item(), wanted.abs().max().item()
-            if signal > 0:
-                sqnr = 10 * math.log10(signal / power) if power else None
-                errors[backend] = {"error_max": worst / largest, "sqnr_db": sqnr}
-    return errors
-
-
-@torch.no_grad()
-def _first_output(op: Op, backend: str, args: tuple[Any, ...]) -> Tensor:
-    """In float32; codes with their scales applied, where each row has exactly one."""
-    with dispatch.use_backend(**{op.name: backend}):
-        outputs = op(*args)
-    first = outputs[0] if isinstance(outputs, tuple) else outputs
-    if first.dtype in LIMITS and outputs[1].numel() == first.shape[:-1].numel():
-        return first.float() * outputs[1].reshape(first.shape[:-1]).unsqueeze(-1)
-    return first.detach().float().clone()
 
 
 def _refusal(subject: Subject, backend: str, args: tuple[Any, ...]) -> str | None:

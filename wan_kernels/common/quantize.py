@@ -32,3 +32,8 @@ def quantize(y: Tensor, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
     values = (y * (1 / scale).unsqueeze(-1)).clamp(-limit, limit).nan_to_num(nan=0.0)
     codes = values.round() if dtype is torch.int8 else values
     return codes.to(dtype).contiguous(), scale
+
+
+def dequantize(codes: Tensor, scale: Tensor) -> Tensor:
+    """The values that codes [..., D] with scales [...] stand for, in the scales' type."""
+    return codes.to(scale.dtype) * scale.unsqueeze(-1)

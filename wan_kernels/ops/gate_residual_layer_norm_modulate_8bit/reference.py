@@ -4,12 +4,15 @@ Rounding points: everything in promote_types(x.dtype, float32); the stream is ro
 normalised is the rounded stream; the result is rounded once, to the code.
 """
 
+from collections.abc import Mapping
+from typing import Any
+
 import torch
 from torch import Tensor
 
 from wan_kernels.common.cost import Cost, num_bytes
 from wan_kernels.common.modulation import add_gated, normalise_and_modulate
-from wan_kernels.common.quantize import quantize
+from wan_kernels.common.quantize import dequantize, quantize
 
 
 def forward(
@@ -26,6 +29,11 @@ def forward(
 ) -> tuple[Tensor, Tensor, Tensor]:
     stream = add_gated(x, y, gate, index)
     return stream, *quantize(normalise_and_modulate(stream, scale, shift, weight, bias, index, eps), dtype)
+
+
+def dequantized(outputs: tuple[Tensor, Tensor, Tensor], args: Mapping[str, Any]) -> Tensor:
+    """What the codes of the normalised stream stand for."""
+    return dequantize(*outputs[1:])
 
 
 def cost(

@@ -3,6 +3,9 @@
 Rounding points: v is read in promote_types(v.dtype, float32); see common/quantize.py.
 """
 
+from collections.abc import Mapping
+from typing import Any
+
 import torch
 from torch import Tensor
 from torch.nn import functional as F
@@ -47,6 +50,19 @@ def permuted(y_BNHP: Tensor) -> Tensor:
     """The tokens of each 16 in VALUES_ORDER."""
     groups = y_BNHP.unflatten(-1, (y_BNHP.shape[-1] // len(VALUES_ORDER), len(VALUES_ORDER)))
     return groups[..., list(VALUES_ORDER)].flatten(-2)
+
+
+def dequantized(outputs: tuple[Tensor, Tensor, Tensor], args: Mapping[str, Any]) -> Tensor:
+    """What the codes stand for, mean included: [B, N, H, L]."""
+    codes, scales_BNKH, mean_BNH = outputs
+    num_codes = codes.shape[-1]
+    scales_BNHP = scales_BNKH.mT.repeat_interleave(args["tokens_per_scale"] or num_codes, dim=-1)[..., :num_codes]
+    y_BNHP = codes.to(mean_BNH.dtype) * scales_BNHP + mean_BNH.unsqueeze(-1)
+    if args["is_permuted"]:
+        groups = y_BNHP.unflatten(-1, (y_BNHP.shape[-1] // len(VALUES_ORDER), len(VALUES_ORDER)))
+        places = sorted(range(len(VALUES_ORDER)), key=VALUES_ORDER.__getitem__)
+        y_BNHP = groups[..., places].flatten(-2)
+    return y_BNHP[..., : args["v"].shape[1]]
 
 
 def cost(v: Tensor, dtype: torch.dtype, tokens_per_scale: int | None, is_smooth: bool, is_permuted: bool) -> Cost:

@@ -3,12 +3,15 @@
 Rounding points: everything in promote_types(x.dtype, float32), rounded once, to the code.
 """
 
+from collections.abc import Mapping
+from typing import Any
+
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 
 from wan_kernels.common.cost import Cost, num_bytes
-from wan_kernels.common.quantize import quantize
+from wan_kernels.common.quantize import dequantize, quantize
 from wan_kernels.common.rope import Grid, rotate
 
 
@@ -45,6 +48,13 @@ def quantize_blocks(y_BNLH: Tensor, tokens_per_scale: int) -> tuple[Tensor, Tens
     blocks = whole.unflatten(2, (num_blocks, tokens_per_scale)).flatten(3)
     codes, scales = quantize(blocks, torch.int8)
     return codes.unflatten(3, (tokens_per_scale, width)).flatten(2, 3)[:, :, :length].contiguous(), scales
+
+
+def dequantized(outputs: tuple[Tensor, Tensor, Tensor], args: Mapping[str, Any]) -> Tensor:
+    """What the codes stand for, mean included: [B, N, L, H]."""
+    codes, scales, mean_BNH = outputs
+    scale_of_token = scales.repeat_interleave(args["tokens_per_scale"], dim=2)[:, :, : codes.shape[2]]
+    return dequantize(codes, scale_of_token) + mean_BNH.unsqueeze(2)
 
 
 def cost(
