@@ -356,6 +356,18 @@ WK_API wk_status wk_guided_update(const wk_tensor *result, const wk_tensor *deno
 WK_API wk_status wk_attention(const wk_tensor *out, const wk_tensor *lse, const wk_tensor *q, const wk_tensor *k,
                               const wk_tensor *v, const wk_tensor *k_lengths, double scale, void *stream);
 
+/* Gradients of wk_attention, from its inputs and results.
+ *
+ * grad_q, grad_out  [B, L, N, H], grad_k and grad_v [B, S, N, H], q's dtype; last stride 1. grad_lse [B, N, L] fp32,
+ *                   contiguous. grad_out or grad_lse may be NULL for zeros. Keys that are not seen get zeros.
+ * Numerics: fp32, summed in an order fixed by the shape; where wk_attention rounds the probabilities, they and their
+ * gradient are rounded. Memory of the call: 13 times that of a head's q in fp32 or 5 times that of all, but at most
+ * 64 MiB unless one head needs more; and 3 KiB * H a thread. CPU only. */
+WK_API wk_status wk_attention_backward(const wk_tensor *grad_q, const wk_tensor *grad_k, const wk_tensor *grad_v,
+                                       const wk_tensor *grad_out, const wk_tensor *grad_lse, const wk_tensor *out,
+                                       const wk_tensor *lse, const wk_tensor *q, const wk_tensor *k, const wk_tensor *v,
+                                       const wk_tensor *k_lengths, double scale, void *stream);
+
 /* ---- merge_attention -------------------------------------------------------------------------------------------- */
 
 /* lse = log(exp(lse_a) + exp(lse_b)), out = out_a * exp(lse_a - lse) + out_b * exp(lse_b - lse)

@@ -91,8 +91,7 @@ void multiply_tile(const Product<T> &of, int64_t row, int64_t group) {
     Floats lines[kVectors];
 #pragma GCC unroll 16
     for (int v = 0; v < kVectors; ++v) {
-      lines[v] =
-          load_words(groups + v / kGroupVectors * group_stride + v % kGroupVectors * kLanes * kWord<T>);
+      lines[v] = load_words(groups + v / kGroupVectors * group_stride + v % kGroupVectors * kLanes * kWord<T>);
     }
     groups += kColumns * kWord<T>;
 #pragma GCC unroll 16
@@ -120,7 +119,8 @@ template <Side kSide, class T>
 void multiply(const Product<T> &of, int64_t num_rows, int64_t num_groups) {
   int64_t group = 0;
   for (; group + kTileGroups <= num_groups; group += kTileGroups) {
-    for (int64_t row = 0; row < num_rows; row += kTileRows) multiply_tile<kSide, kTileRows, kTileGroups>(of, row, group);
+    for (int64_t row = 0; row < num_rows; row += kTileRows)
+      multiply_tile<kSide, kTileRows, kTileGroups>(of, row, group);
   }
   for (; group < num_groups; ++group) {
     for (int64_t row = 0; row < num_rows; row += kTileRows) multiply_tile<kSide, kTileRows, 1>(of, row, group);

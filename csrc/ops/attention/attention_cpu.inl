@@ -2,8 +2,7 @@
 // Flash attention: a few queries meet a tile of keys, their probabilities meet the tile's values, and the products join
 // the rows' sums, which are kept relative to the largest score so far.
 #include "common/cpu/exp.h"
-#include "common/cpu/product.h"
-#include "ops/attention/attention_cpu.h"
+#include "ops/attention/heads.h"
 
 namespace wk {
 namespace WK_ISA {
@@ -11,18 +10,9 @@ namespace {
 
 static_assert(kBlockRows % kTileRows == 0 && kTileRows <= kMaxTileRows, "blocks are whole tiles");
 
-constexpr double kLog2E = 1.4426950408889634;
 // A row's sums are kept relative to a power of 2 that need not be that of its largest score: float32 has room above.
 constexpr float kRoom = 20.0f;
 constexpr float kInfinity = __builtin_inff();
-
-int64_t rounded_up(int64_t count, int64_t step) { return (count + step - 1) / step * step; }
-
-template <class T>
-WK_INLINE T *head_at(const Heads &heads, int64_t head, int64_t num_heads) {
-  return reinterpret_cast<T *>(heads.data) + head / num_heads * heads.sample_stride +
-         head % num_heads * heads.head_stride;
-}
 
 // ---- packing ----
 
@@ -42,17 +32,6 @@ void pack(const AttentionForward &call, int64_t head, int64_t tile, const Packed
       pack_lines(to_values + first * width, values, call.v.token_stride, count, rounded_up(count, kColumns), width);
     });
   });
-}
-
-// Queries with the sign of `scale`, and zeros up to whole tiles.
-template <class T, class From>
-void read_rows(T *to, const From *from, int64_t stride, int64_t num_rows, int64_t width, float sign) {
-  const int64_t padded = rounded_up(num_rows, kTileRows);
-  for (int64_t r = 0; r < padded; ++r) {
-    for (int64_t i = 0; i < width; i += kLanes) {
-      store(to + r * width + i, r < num_rows ? load(from + r * stride + i, Whole{}) * splat(sign) : zeros(), Whole{});
-    }
-  }
 }
 
 // ---- softmax ----
@@ -87,9 +66,8 @@ inline float power(float x) { return power_of_2<5>(splat(x))[0]; }
 template <class T>
 float weigh(T *weights, const float *scores, int64_t count, int64_t padded, float scale, Row *row) {
   Floats most = splat(-kInfinity);
-  for_each_vector(count, [&](int64_t i, auto extent) {
-    most = at_least(hidden_past(load(scores + i, Whole{}), extent), most);
-  });
+  for_each_vector(
+      count, [&](int64_t i, auto extent) { most = at_least(hidden_past(load(scores + i, Whole{}), extent), most); });
   const float largest = scale * largest_lane(most), base = row->base;
   float decay = 1.0f;
   if (!(largest <= base + kRoom)) {
@@ -135,8 +113,8 @@ void finish_rows(const AttentionForward &call, int64_t head, int64_t begin, int6
     for (int64_t query = begin; query < end; ++query) {
       const Row &row = rows[query - begin];
       const bool is_empty = row.sum == 0.0f;
-      call.lse[head * call.num_queries + query] = static_cast<float>(
-          (static_cast<double>(row.base) + static_cast<double>(__builtin_log2f(row.sum))) / kLog2E);
+      call.lse[head * call.num_queries + query] =
+          static_cast<float>((static_cast<double>(row.base) + static_cast<double>(__builtin_log2f(row.sum))) / kLog2E);
       const Floats share = splat(is_empty ? 0.0f : 1.0f / row.sum);
       for (int64_t i = 0; i < width; i += kLanes) {
         store(out + query * call.out.token_stride + i, load(sums + (query - begin) * width + i, Whole{}) * share,
@@ -158,7 +136,8 @@ void forward(const AttentionForward &call, int64_t head, int64_t begin, int64_t 
     T *q = reinterpret_cast<T *>(scratch.rows);
     with_dtype(call.q.dtype, [&](auto type) {
       const auto *from = head_at<const decltype(type)>(call.q, head, call.num_heads) + begin * call.q.token_stride;
-      read_rows(q, from, call.q.token_stride, num_rows, width, call.scale < 0.0f ? -1.0f : 1.0f);
+      pack_rows(q, from, call.q.token_stride, num_rows, rounded_up(num_rows, kTileRows), width,
+                call.scale < 0.0f ? -1.0f : 1.0f);
     });
     for (int64_t first = 0; first < num_visible; first += kTileKeys) {
       const T *keys = reinterpret_cast<const T *>(packed.keys) + first * width;
