@@ -162,6 +162,23 @@ def guided_update(
     base_weights: list[float],
     weights: list[float],
 ) -> None: ...
+def attention(
+    out: Tensor, lse: Tensor, q: Tensor, k: Tensor, v: Tensor, k_lengths: Tensor | None, scale: float
+) -> None: ...
+def attention_backward(
+    grad_q: Tensor,
+    grad_k: Tensor,
+    grad_v: Tensor,
+    grad_out: Tensor | None,
+    grad_lse: Tensor | None,
+    out: Tensor,
+    lse: Tensor,
+    q: Tensor,
+    k: Tensor,
+    v: Tensor,
+    k_lengths: Tensor | None,
+    scale: float,
+) -> None: ...
 def merge_attention(out: Tensor, lse: Tensor, out_a: Tensor, lse_a: Tensor, out_b: Tensor, lse_b: Tensor) -> None: ...
 def merge_attention_backward(
     grad_out_a: Tensor | None,

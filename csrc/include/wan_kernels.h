@@ -342,6 +342,32 @@ WK_API wk_status wk_guided_update(const wk_tensor *result, const wk_tensor *deno
                                   double guidance_scale, double sigma, const double base_weights[4],
                                   const double weights[3], void *stream);
 
+/* ---- attention -------------------------------------------------------------------------------------------------- */
+
+/* softmax(q k^T * scale) v per head; lse = log(sum(exp(q k^T * scale))).
+ *
+ * q, out     [B, L, N, H], k and v [B, S, N, H], one dtype, fp32, bf16 or fp16; H a multiple of 16, S > 0. The last
+ *            stride must be 1, the others may be any.
+ * k_lengths  [B] int32 or int64 in [0, S], checked, or NULL: how many keys of each sample are seen.
+ * lse        [B, N, L] fp32, contiguous. Where no key is seen out is 0 and lse -inf.
+ * Numerics: fp32. With AVX512-BF16, products of bf16 inputs are those of pairs, and the probabilities are rounded to
+ * bf16 before their product with v. Memory of the call: at most the larger of 64 MiB and a head's k and v in fp32, and
+ * 100 KiB a thread. CPU only. */
+WK_API wk_status wk_attention(const wk_tensor *out, const wk_tensor *lse, const wk_tensor *q, const wk_tensor *k,
+                              const wk_tensor *v, const wk_tensor *k_lengths, double scale, void *stream);
+
+/* Gradients of wk_attention, from its inputs and results.
+ *
+ * grad_q, grad_out  [B, L, N, H], grad_k and grad_v [B, S, N, H], q's dtype; last stride 1. grad_lse [B, N, L] fp32,
+ *                   contiguous. grad_out or grad_lse may be NULL for zeros. Keys that are not seen get zeros.
+ * Numerics: fp32, summed in an order fixed by the shape; where wk_attention rounds the probabilities, they and their
+ * gradient are rounded. Memory of the call: 13 times that of a head's q in fp32 or 5 times that of all, but at most
+ * 64 MiB unless one head needs more; and 3 KiB * H a thread. CPU only. */
+WK_API wk_status wk_attention_backward(const wk_tensor *grad_q, const wk_tensor *grad_k, const wk_tensor *grad_v,
+                                       const wk_tensor *grad_out, const wk_tensor *grad_lse, const wk_tensor *out,
+                                       const wk_tensor *lse, const wk_tensor *q, const wk_tensor *k, const wk_tensor *v,
+                                       const wk_tensor *k_lengths, double scale, void *stream);
+
 /* ---- merge_attention -------------------------------------------------------------------------------------------- */
 
 /* lse = log(exp(lse_a) + exp(lse_b)), out = out_a * exp(lse_a - lse) + out_b * exp(lse_b - lse)

@@ -287,6 +287,28 @@ void register_guided_update(py::module_ &m) {
   });
 }
 
+void register_attention(py::module_ &m) {
+  m.def("attention", [](const Object &out, const Object &lse, const Object &q, const Object &k, const Object &v,
+                        const Object &k_lengths, double scale) {
+    const Argument a_out(out), a_lse(lse), a_q(q), a_k(k), a_v(v), a_k_lengths(k_lengths);
+    run(a_q, [&](void *stream) {
+      return wk_attention(a_out.get(), a_lse.get(), a_q.get(), a_k.get(), a_v.get(), a_k_lengths.get(), scale, stream);
+    });
+  });
+  m.def("attention_backward",
+        [](const Object &grad_q, const Object &grad_k, const Object &grad_v, const Object &grad_out,
+           const Object &grad_lse, const Object &out, const Object &lse, const Object &q, const Object &k,
+           const Object &v, const Object &k_lengths, double scale) {
+          const Argument a_grad_q(grad_q), a_grad_k(grad_k), a_grad_v(grad_v), a_grad_out(grad_out),
+              a_grad_lse(grad_lse), a_out(out), a_lse(lse), a_q(q), a_k(k), a_v(v), a_k_lengths(k_lengths);
+          run(a_q, [&](void *stream) {
+            return wk_attention_backward(a_grad_q.get(), a_grad_k.get(), a_grad_v.get(), a_grad_out.get(),
+                                         a_grad_lse.get(), a_out.get(), a_lse.get(), a_q.get(), a_k.get(), a_v.get(),
+                                         a_k_lengths.get(), scale, stream);
+          });
+        });
+}
+
 void register_merge_attention(py::module_ &m) {
   m.def("merge_attention", [](const Object &out, const Object &lse, const Object &out_a, const Object &lse_a,
                               const Object &out_b, const Object &lse_b) {
@@ -330,5 +352,6 @@ PYBIND11_MODULE(_native, m) {
   register_rms_norm_rope(m);
   register_channel_rms_norm_silu(m);
   register_guided_update(m);
+  register_attention(m);
   register_merge_attention(m);
 }
