@@ -162,9 +162,11 @@ void add_tile(const AttentionBackward &call, int64_t head, int64_t first, int64_
       using T = decltype(operand);
       using From = const decltype(type);
       From *keys = head_at<From>(in.k, head, in.num_heads) + first * in.k.token_stride;
-      From *values = head_at<From>(in.v, head, in.num_heads) + first * in.v.token_stride;
+      // Without a gradient of the output v must not be seen: zeros times a NaN. The keys stand in for it.
+      const Heads &v = call.grad_out.data ? in.v : in.k;
+      From *values = head_at<From>(v, head, in.num_heads) + first * v.token_stride;
       pack_transposed(reinterpret_cast<T *>(scratch.keys), keys, in.k.token_stride, count, width);
-      pack_transposed(reinterpret_cast<T *>(scratch.values), values, in.v.token_stride, count, width);
+      pack_transposed(reinterpret_cast<T *>(scratch.values), values, v.token_stride, count, width);
       pack_lines(reinterpret_cast<T *>(scratch.key_lines), keys, in.k.token_stride, count, padded, width);
     });
     for (int64_t begin = 0; begin < in.num_queries && count > 0; begin += kBlockRows) {
