@@ -13,6 +13,7 @@ from wan_kernels.ops.layer_norm_modulate.api import layer_norm_modulate
 from wan_kernels.ops.layer_norm_modulate_8bit.api import layer_norm_modulate_8bit
 from wan_kernels.ops.linear_8bit.api import linear_8bit, pack_linear_8bit
 from wan_kernels.ops.merge_attention.api import merge_attention
+from wan_kernels.ops.quantize_heads.api import quantize_heads
 from wan_kernels.ops.quantize_rows.api import quantize_rows
 from wan_kernels.ops.quantize_values.api import quantize_values
 from wan_kernels.ops.rms_norm.api import rms_norm
@@ -33,6 +34,7 @@ __all__ = [
     "linear_8bit",
     "merge_attention",
     "pack_linear_8bit",
+    "quantize_heads",
     "quantize_rows",
     "quantize_values",
     "rms_norm",

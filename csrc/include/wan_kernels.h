@@ -257,6 +257,19 @@ WK_API wk_status wk_channel_rms_norm_silu_backward(const wk_tensor *grad_x, cons
  * codes 0 and that as its scale. CPU only. */
 WK_API wk_status wk_quantize_rows(const wk_tensor *out, const wk_tensor *out_scale, const wk_tensor *x, void *stream);
 
+/* ---- quantize_heads --------------------------------------------------------------------------------------------- */
+
+/* int8 codes of x - mean with heads first, as 8-bit attention reads q and k; wk_rms_norm_rope_8bit from an x that is
+ * ready: x[b, l, n] ~ out[b, n, l] * out_scale[b, n, l / tokens_per_scale] + mean[b, n].
+ *
+ * x          [B, L, N, H] fp32, bf16 or fp16, the last dimension contiguous.
+ * out        [B, N, L, H] WK_INT8, contiguous.
+ * out_scale  [B, N, ceil(L / tokens_per_scale)] fp32, contiguous, as wk_quantize_rows makes them.
+ * mean       [B, N, H] fp32, contiguous; written: the mean over all L tokens if is_smooth, else 0.
+ * Numerics: fp32, one rounding, to the code. The mean is summed in an order fixed by the shape. CPU only. */
+WK_API wk_status wk_quantize_heads(const wk_tensor *out, const wk_tensor *out_scale, const wk_tensor *mean,
+                                   const wk_tensor *x, int64_t tokens_per_scale, int32_t is_smooth, void *stream);
+
 /* ---- quantize_values -------------------------------------------------------------------------------------------- */
 
 /* Codes of v - mean by channel, tokens last, as 8-bit attention reads v:

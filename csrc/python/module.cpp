@@ -106,6 +106,14 @@ void register_8bit(py::module_ &m) {
     const Argument a_out(out), a_out_scale(out_scale), a_x(x);
     run(a_x, [&](void *stream) { return wk_quantize_rows(a_out.get(), a_out_scale.get(), a_x.get(), stream); });
   });
+  m.def("quantize_heads", [](const Object &out, const Object &out_scale, const Object &mean, const Object &x,
+                             int64_t tokens_per_scale, bool is_smooth) {
+    const Argument a_out(out), a_out_scale(out_scale), a_mean(mean), a_x(x);
+    run(a_x, [&](void *stream) {
+      return wk_quantize_heads(a_out.get(), a_out_scale.get(), a_mean.get(), a_x.get(), tokens_per_scale, is_smooth,
+                               stream);
+    });
+  });
   m.def("quantize_values", [](const Object &out, const Object &out_scale, const Object &mean, const Object &v,
                               int64_t tokens_per_scale, bool is_smooth, bool is_permuted) {
     const Argument a_out(out), a_out_scale(out_scale), a_mean(mean), a_v(v);

@@ -124,6 +124,38 @@ void test_rms_norm_rope_8bit(int32_t dtype, int64_t tokens_per_scale, bool is_sm
   EXPECT_REFUSED(run(0), WK_ERROR_INVALID_ARGUMENT, "tokens_per_scale must be at least 1, got 0");
 }
 
+// Channels of x [2, length, 3, 9], of which 7 are read: heads that do not lie side by side.
+void test_quantize_heads(int32_t dtype, int64_t length, int64_t tokens_per_scale, bool is_smooth) {
+  const int64_t num_heads = 3, padded = 9, width = 7, num_blocks = (length + tokens_per_scale - 1) / tokens_per_scale;
+  const Tensor all({2, length, num_heads, padded}, dtype, numbers(2 * length * num_heads * padded, 1));
+  wk_tensor x = all.view;
+  x.shape[3] = width;
+  Codes codes({2, num_heads, length, width});
+  const Tensor scales({2, num_heads, num_blocks}, WK_FLOAT32), mean({2, num_heads, width}, WK_FLOAT32);
+  const auto run = [&](const wk_tensor &from, int64_t per) {
+    return wk_quantize_heads(&codes.view, &scales.view, &mean.view, &from, per, is_smooth, nullptr);
+  };
+  EXPECT_OK(run(x, tokens_per_scale));
+  const Values values = all.values(), row_scales = scales.values(), means = mean.values();
+  double sum_of_means = 0.0;
+  for (int64_t i = 0; i < 2 * num_heads * length * width; ++i) {
+    const int64_t channel = i % width, l = i / width % length, of_head = i / width / length;
+    const int64_t sample = of_head / num_heads, head = of_head % num_heads;
+    const double scale = row_scales[static_cast<size_t>(of_head * num_blocks + l / tokens_per_scale)];
+    const double average = means[static_cast<size_t>(of_head * width + channel)];
+    const double wanted = values[static_cast<size_t>(((sample * length + l) * num_heads + head) * padded + channel)];
+    EXPECT(std::fabs(codes.bytes[static_cast<size_t>(i)] * scale + average - wanted) <= 0.501 * scale);
+    sum_of_means += std::fabs(average);
+  }
+  EXPECT((sum_of_means > 0.0) == is_smooth);
+  EXPECT_REFUSED(run(x, 0), WK_ERROR_INVALID_ARGUMENT, "tokens_per_scale must be at least 1, got 0");
+  x.shape[1] += 1;
+  EXPECT_REFUSED(run(x, 1), WK_ERROR_INVALID_ARGUMENT, "[quantize_heads] out must have shape");
+  x.shape[1] -= 1;
+  x.stride[3] = 2;
+  EXPECT_REFUSED(run(x, tokens_per_scale), WK_ERROR_INVALID_ARGUMENT, "x must have a contiguous last dimension");
+}
+
 void test_quantize_values(int32_t dtype, int64_t length, int64_t tokens_per_scale, bool is_smooth, bool is_permuted) {
   const int64_t channels = 21, positions = (length + 127) / 128 * 128;
   const int64_t block = tokens_per_scale ? tokens_per_scale : positions, num_blocks = (length + block - 1) / block;
@@ -168,6 +200,11 @@ void test_8bit_ops() {
   for (int variant = 0; variant < 4; ++variant) {
     const int32_t dtype = kDtypes[variant & 1];
     for (int64_t tokens_per_scale : {1, 4, 100}) test_rms_norm_rope_8bit(dtype, tokens_per_scale, variant & 2);
+    for (int64_t length : {1, 9, 130}) {
+      for (int64_t tokens_per_scale : {1, 4, 100}) {
+        test_quantize_heads(dtype, length, tokens_per_scale, variant & 2);
+      }
+    }
     for (int64_t length : {1, 63, 64, 130, 300}) {
       for (int64_t tokens_per_scale : {0, 128, 256}) {
         test_quantize_values(dtype, length, tokens_per_scale, variant & 2, length % 2);

@@ -446,6 +446,10 @@ void test_empty() {
   const Codes codes({2, 2, 3, 0});
   EXPECT_OK(wk_quantize_values(&codes.view, &scales.view, &mean.view, &values.view, 0, 1, 1, nullptr));
   EXPECT(mean.values() == Values(12, 0.0));
+  const Tensor keys({2, 0, 2, 3}, WK_FLOAT32), key_scales({2, 2, 0}, WK_FLOAT32), key_mean({2, 2, 3}, WK_FLOAT32);
+  const Codes key_codes({2, 2, 0, 3});
+  EXPECT_OK(wk_quantize_heads(&key_codes.view, &key_scales.view, &key_mean.view, &keys.view, 16, 1, nullptr));
+  EXPECT(key_mean.values() == Values(12, 0.0));
   const Tensor image({1, 4, 0, 3}, WK_FLOAT32), channels({4}, WK_FLOAT32, numbers(4, 3));
   EXPECT_OK(wk_channel_rms_norm_silu(&image.view, &image.view, &channels.view, 1, nullptr));
   EXPECT_OK(wk_channel_rms_norm_silu_backward(&image.view, &grad_weight.view, &image.view, &image.view, &channels.view,

@@ -55,6 +55,8 @@ turned = dict(num_heads=3, grid=(2, 2, 4), tokens_per_scale=5, is_smooth=True)
 for call in (
     lambda: wan_kernels.quantize_values(rows, dtype=torch.int8, **order),
     lambda: wan_kernels.quantize_values(rows, dtype=torch.float8_e4m3fn, tokens_per_scale=128),
+    lambda: wan_kernels.quantize_heads(rows, tokens_per_scale=5),
+    lambda: wan_kernels.quantize_heads(rows.bfloat16(), is_smooth=True),
     lambda: wan_kernels.rms_norm_rope_8bit(rows.flatten(2), torch.ones(42), *freqs, **turned),
 ):
     with dispatch.use_backend("cpu"):

@@ -45,6 +45,14 @@ def test_products_depend_on_relative_position_only() -> None:
         torch.testing.assert_close(torch.stack(shifted), shifted[0].expand(len(shifted)), rtol=1e-5, atol=1e-5)
 
 
+@pytest.mark.parametrize("grid", [(0, 0, 0), (2, 0, 4)])
+def test_an_empty_grid_leaves_the_norm(grid: tuple[int, int, int]) -> None:
+    x = normal(2, 7, 3 * HEAD)
+    nowhere = [torch.empty(4 * bool(side), table.shape[1], 2) for side, table in zip(grid, FREQS, strict=True)]
+    plain = wk.rms_norm(x, torch.ones(3 * HEAD)).unflatten(-1, (3, HEAD))
+    torch.testing.assert_close(rotate(x, grid, nowhere), plain)
+
+
 def test_each_axis_turns_its_own_pairs() -> None:
     x = torch.ones(1, 24, HEAD)
     y = rotate(x, (2, 3, 4)).view(2, 3, 4, HEAD // 2, 2)

@@ -54,6 +54,22 @@ def test_codes_and_mean_give_the_rotated_row(tokens_per_scale: int, is_smooth: b
 
 
 @pytest.mark.parametrize("backend", BACKENDS)
+@pytest.mark.parametrize("grid", [(0, 0, 0), (2, 0, 4), (0, 3, 1)])
+@pytest.mark.parametrize("options", [{}, {"tokens_per_scale": 16, "is_smooth": True}])
+def test_an_empty_grid_leaves_the_norm(options: dict[str, int], grid: tuple[int, int, int], backend: str) -> None:
+    """Cross-attention: what quantising the norm gives, and no table is read."""
+    x = tokens()
+    tables = [torch.full_like(table, float("nan")) for table in FREQS]
+    with dispatch.use_backend(**{NAME: backend}):
+        found = wk.rms_norm_rope_8bit(x, WEIGHT, *tables, num_heads=2, grid=grid, **options)
+    normalised = wk.rms_norm(x, WEIGHT).unflatten(2, (2, HEAD))
+    codes, scales, mean = wk.quantize_heads(normalised, **options)
+    assert (found[0].int() - codes.int()).abs().max() <= 1
+    assert (found[0] != codes).sum() <= 3
+    torch.testing.assert_close(found[1:], (scales, mean), rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
 def test_a_block_has_the_largest_of_its_tokens_scales(backend: str) -> None:
     x = tokens()
     fine, coarse = (quantise(x, backend, tokens_per_scale=each)[1] for each in (1, 8))

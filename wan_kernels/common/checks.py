@@ -157,6 +157,11 @@ def check_codes_dtype(op: str, name: str, dtype: torch.dtype) -> None:
         raise TypeError(f"[{op}] {name} must be one of {', '.join(map(short, CODES))}, got {dtype}")
 
 
+def check_tokens_per_scale(op: str, tokens_per_scale: int) -> None:
+    if tokens_per_scale < 1:
+        raise ValueError(f"[{op}] tokens_per_scale must be at least 1, got {tokens_per_scale}")
+
+
 def check_positive(op: str, name: str, value: float) -> None:
     if not value >= 0:
         raise ValueError(f"[{op}] {name} must be at least 0, got {value}")

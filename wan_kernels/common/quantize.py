@@ -9,6 +9,7 @@ infinity has a scale that is not finite and codes 0, so that what is made of it 
 
 import torch
 from torch import Tensor
+from torch.nn import functional as F
 
 LIMITS = {torch.int8: 127.0, torch.float8_e4m3fn: 448.0}
 SMALLEST_NORMAL = 2.0**-126
@@ -37,3 +38,28 @@ def quantize(y: Tensor, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
 def dequantize(codes: Tensor, scale: Tensor) -> Tensor:
     """The values that codes [..., D] with scales [...] stand for, in the scales' type."""
     return codes.to(scale.dtype) * scale.unsqueeze(-1)
+
+
+def quantize_heads(y_BNLH: Tensor, tokens_per_scale: int, is_smooth: bool) -> tuple[Tensor, Tensor, Tensor]:
+    """int8 codes of y - mean [B, N, L, H], a scale for each block of tokens, the mean over tokens or 0 [B, N, H]."""
+    num_tokens = y_BNLH.shape[2]
+    total_BNH = y_BNLH.sum(2) if is_smooth else y_BNLH.new_zeros((*y_BNLH.shape[:2], y_BNLH.shape[3]))
+    mean_BNH = total_BNH / max(num_tokens, 1)
+    codes, scales = quantize_blocks(y_BNLH - mean_BNH.unsqueeze(2), tokens_per_scale)
+    return codes, scales, mean_BNH.contiguous()
+
+
+def quantize_blocks(y_BNLH: Tensor, tokens_per_scale: int) -> tuple[Tensor, Tensor]:
+    """int8 codes [B, N, L, H], and a scale for each block of tokens, [B, N, ceil(L / tokens_per_scale)]."""
+    length, width = y_BNLH.shape[2:]
+    num_blocks = -(-length // tokens_per_scale)
+    whole = F.pad(y_BNLH, (0, 0, 0, num_blocks * tokens_per_scale - length)).contiguous()
+    blocks = whole.unflatten(2, (num_blocks, tokens_per_scale)).flatten(3)
+    codes, scales = quantize(blocks, torch.int8)
+    return codes.unflatten(3, (tokens_per_scale, width)).flatten(2, 3)[:, :, :length].contiguous(), scales
+
+
+def dequantize_heads(codes: Tensor, scales: Tensor, mean_BNH: Tensor, tokens_per_scale: int) -> Tensor:
+    """The values that `quantize_heads` made codes of, mean included: [B, N, L, H]."""
+    scale_of_token = scales.repeat_interleave(tokens_per_scale, dim=2)[:, :, : codes.shape[2]]
+    return dequantize(codes, scale_of_token) + mean_BNH.unsqueeze(2)

@@ -118,5 +118,28 @@ WK_INLINE void with_codes(int32_t dtype, const Body &body) {
   return body(fp8{});
 }
 
+// Sizes as they were read, as integers of that width: 16 bits need not be widened to be compared.
+WK_INLINE Words load_size(const float *from, Whole whole) { return size_bits(load(from, whole)); }
+WK_INLINE Words load_size(const float *from, Part part) { return size_bits(load(from, part)); }
+template <class T>
+WK_INLINE Halves load_size(const T *from, Whole) {
+  Halves bits;
+  __builtin_memcpy(&bits, from, sizeof bits);
+  return bits & 0x7fff;
+}
+template <class T>
+WK_INLINE Halves load_size(const T *from, Part part) {
+  Halves bits = {};
+  __builtin_memcpy(&bits, from, static_cast<size_t>(part.count) * sizeof(T));
+  return bits & 0x7fff;
+}
+WK_INLINE Words larger_size(Words a, Words b) { return larger(a, b); }
+WK_INLINE Halves larger_size(Halves a, Halves b) { return a > b ? a : b; }
+WK_INLINE Words widen_size(Words size, float) { return size; }
+template <class T>
+WK_INLINE Words widen_size(Halves size, T type) {
+  return (Words)widen(size, type);
+}
+
 }  // namespace WK_ISA
 }  // namespace wk

@@ -4,6 +4,7 @@
 // blocks of tokens are found there too, so that v comes from memory once; a scale over all tokens, and a mean, take a
 // pass of their own before.
 #include "common/cpu/codes.h"
+#include "common/cpu/stream.h"
 #include "ops/quantize_values/quantize_values_cpu.h"
 
 namespace wk {
@@ -13,7 +14,6 @@ namespace {
 // ---- turning ----
 
 // 16 channels of as many tokens as a vector has bytes are turned together.
-typedef uint8_t Block __attribute__((vector_size(WK_VECTOR_BYTES)));
 constexpr int64_t kBlockTokens = WK_VECTOR_BYTES;
 constexpr int64_t kBlocksOfLine = kTileTokens / kBlockTokens;
 constexpr int64_t kGroupBytes = kGroup * kTileTokens;
@@ -62,24 +62,6 @@ WK_INLINE int64_t permuted(int64_t token) {
   return (token & ~int64_t{15}) | (token & 6) << 1 | (token & 8) >> 2 | (token & 1);
 }
 
-// Past the caches, without reading first what it overwrites: the codes are more than caches hold (8192 x 1536 bf16,
-// scales for 128 tokens, two cores: 2.3 ms with plain stores, 1.2 so). `to` is on a multiple of its size.
-#if WK_X86_INTRINSICS && defined(__AVX512F__)
-WK_INLINE void stream(char *to, Block value) { _mm512_stream_si512((__m512i *)to, (__m512i)value); }
-#elif WK_X86_INTRINSICS && defined(__AVX2__)
-WK_INLINE void stream(char *to, Block value) { _mm256_stream_si256((__m256i *)to, (__m256i)value); }
-#elif WK_X86_INTRINSICS
-WK_INLINE void stream(char *to, Block value) { _mm_stream_si128((__m128i *)to, (__m128i)value); }
-#else
-WK_INLINE void stream(char *to, Block value) { __builtin_memcpy(to, &value, sizeof value); }
-#endif
-// Before others read what was streamed.
-WK_INLINE void finish_streaming() {
-#if WK_X86_INTRINSICS
-  _mm_sfence();
-#endif
-}
-
 // A strip's codes to rows of channels, which leave as whole lines.
 void turn(char *out, int64_t out_stride, const char *tile, int64_t width, bool is_aligned) {
   for (int64_t channel = 0; channel < width; channel += kGroup) {
@@ -107,34 +89,6 @@ void turn(char *out, int64_t out_stride, const char *tile, int64_t width, bool i
 }
 
 // ---- measuring ----
-
-// Asks for a line that will be read soon: to the second cache, for the first is full of what is worked on.
-WK_INLINE void fetch(const void *from) { __builtin_prefetch(from, 0, 2); }
-template <class T>
-constexpr int64_t kLineOf = 64 / sizeof(T);
-
-// Sizes as they were read, as integers of that width: their order is that of the numbers.
-WK_INLINE Words load_size(const float *from, Whole whole) { return size_bits(load(from, whole)); }
-WK_INLINE Words load_size(const float *from, Part part) { return size_bits(load(from, part)); }
-template <class T>
-WK_INLINE Halves load_size(const T *from, Whole) {
-  Halves bits;
-  __builtin_memcpy(&bits, from, sizeof bits);
-  return bits & 0x7fff;
-}
-template <class T>
-WK_INLINE Halves load_size(const T *from, Part part) {
-  Halves bits = {};
-  __builtin_memcpy(&bits, from, static_cast<size_t>(part.count) * sizeof(T));
-  return bits & 0x7fff;
-}
-WK_INLINE Words larger_size(Words a, Words b) { return larger(a, b); }
-WK_INLINE Halves larger_size(Halves a, Halves b) { return a > b ? a : b; }
-WK_INLINE Words widen_size(Words size, float) { return size; }
-template <class T>
-WK_INLINE Words widen_size(Halves size, T type) {
-  return (Words)widen(size, type);
-}
 
 // Calls step(x, i, num_tokens, extent) for each vector of a row and eight tokens at a time, so that what is gathered is
 // read and written once for them. Meanwhile the next eight come (8192 x 1536 bf16, a mean, two cores: 1.8 ms without,

@@ -2,6 +2,7 @@
 #include "common/memory.h"
 #include "common/parallel.h"
 #include "common/reduce.h"
+#include "common/token_mean.h"
 #include "ops/rms_norm_rope/rms_norm_rope_cpu.h"
 
 namespace wk {
@@ -102,33 +103,6 @@ wk_status read_inputs(const Arguments &arguments, Parameters *parameters, RmsNor
   return WK_OK;
 }
 
-// mean [B, N, H] over the tokens of each sample, or zeros. Parts are cut by the shape and summed in order.
-wk_status write_mean(const RmsNormRopeKernels &kernels, const RmsNormRopeInputs &in, bool is_smooth,
-                     const wk_tensor &mean) {
-  float *values = static_cast<float *>(mean.data);
-  const int64_t count = element_count(mean);
-  if (!is_smooth) {
-    for (int64_t i = 0; i < count; ++i) values[i] = 0.0f;
-    return WK_OK;
-  }
-  // One part's memory: the sums, the token's turns.
-  const int64_t width = in.x.width, part_floats = width + 2 * mean.shape[2];
-  const Split split = split_rows(in.length, width);
-  FloatBuffer parts;
-  WK_TRY(parts.allocate_filled(kOp, mean.shape[0] * split.num_parts * part_floats, 0.0f));
-  parallel_for(mean.shape[0] * split.num_parts, 1, [&](int64_t begin, int64_t end) {
-    for (int64_t i = begin; i < end; ++i) {
-      float *sums = parts.data() + i * part_floats;
-      const int64_t first = i / split.num_parts * in.length, part = i % split.num_parts;
-      kernels.sum(in, first + split.begin(part), first + split.end(part), sums + width, sums);
-    }
-  });
-  sum_tables(parts.data(), split.num_parts, part_floats, mean);
-  const float num_tokens = static_cast<float>(in.length > 0 ? in.length : 1);
-  for (int64_t i = 0; i < count; ++i) values[i] /= num_tokens;
-  return WK_OK;
-}
-
 }  // namespace
 }  // namespace wk
 
@@ -180,7 +154,14 @@ extern "C" wk_status wk_rms_norm_rope_8bit(const wk_tensor *out, const wk_tensor
   Parameters parameters;
   RmsNormRope8bit call;
   WK_TRY(read_inputs(arguments, &parameters, &call.in));
-  WK_TRY(write_mean(*kernels, call.in, is_smooth, *mean));
+  if (is_smooth) {
+    WK_TRY(write_token_mean(kOp, *mean, length, 2 * head_width,
+                            [&](int64_t begin, int64_t end, float *sums, float *turns) {
+                              kernels->sum(call.in, begin, end, turns, sums);
+                            }));
+  } else {
+    clear_token_mean(*mean);
+  }
   call.out = static_cast<int8_t *>(out->data);
   call.out_scale = static_cast<float *>(out_scale->data);
   call.mean = static_cast<const float *>(mean->data);

@@ -22,11 +22,11 @@ def forward(
     total_BNH = y_BNHL.sum(-1) if is_smooth else y_BNHL.new_zeros(y_BNHL.shape[:-1])
     mean_BNH = total_BNH / max(length, 1)
     y_BNHP = F.pad(y_BNHL - mean_BNH.unsqueeze(-1), (0, num_positions(length) - length))
-    codes, scales = quantize_blocks(permuted(y_BNHP) if is_permuted else y_BNHP, dtype, tokens_per_scale)
+    codes, scales = quantize_channels(permuted(y_BNHP) if is_permuted else y_BNHP, dtype, tokens_per_scale)
     return codes, scales, mean_BNH
 
 
-def quantize_blocks(y_BNHP: Tensor, dtype: torch.dtype, tokens_per_scale: int | None) -> tuple[Tensor, Tensor]:
+def quantize_channels(y_BNHP: Tensor, dtype: torch.dtype, tokens_per_scale: int | None) -> tuple[Tensor, Tensor]:
     """Codes [B, N, H, P], and scales [B, N, num_blocks, H] for blocks of tokens, the last filled up with zeros."""
     num_tokens = y_BNHP.shape[-1]
     per_scale = tokens_per_scale or max(num_tokens, VALUES_TILE)

@@ -30,7 +30,7 @@ def rms_norm_rope(
 
     Token l < T*Y*X sits at (t, y, x), x fastest. Each adjacent pair (2i, 2i+1) of a head is turned by an angle: the
     first pairs by freqs_t[t], the next by freqs_y[y], the rest by freqs_x[x]. Tokens from T*Y*X on are padding:
-    normalised, not rotated.
+    normalised, not rotated. A grid with an extent of 0, (0, 0, 0) too, turns none.
 
     Shapes and types: x [B, L, N*H], float32/bfloat16/float16/float64, H even; weight [N*H]; freqs_t, freqs_y, freqs_x
     [length, pairs, 2], float32 or float64, holding (cos, sin), pairs adding up to H/2, length at least that axis of the

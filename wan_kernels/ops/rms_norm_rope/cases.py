@@ -50,6 +50,7 @@ CASES = (
     Case("padded_127", tokens(2, 127, 2, (3, 5, 7), weight_dtype=None)),
     Case("one_token", tokens(1, 1, 1, (1, 1, 1))),
     Case("no_grid", tokens(1, 3, 2, (0, 1, 1))),
+    Case("no_grid_at_all", tokens(2, 5, 2, (0, 0, 0), weight_dtype=None)),
     Case("head_width_64", tokens(2, 24, 3, (2, 3, 4), head_width=64)),
     Case("head_width_6", tokens(2, 24, 3, (2, 3, 4), head_width=6)),
     Case("only_time", only_time),

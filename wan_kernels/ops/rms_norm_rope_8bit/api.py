@@ -2,7 +2,7 @@
 
 from torch import Tensor
 
-from wan_kernels.common.checks import check_rms_norm_rope
+from wan_kernels.common.checks import check_rms_norm_rope, check_tokens_per_scale
 from wan_kernels.define_op import define_op
 from wan_kernels.ops.rms_norm_rope_8bit import reference
 
@@ -35,6 +35,8 @@ def rms_norm_rope_8bit(
     tokens, would take most of the codes. Leaving k's mean out adds the same number to all logits of a query: the
     softmax stays as it is, its log-sum-exp does not and is scale * q . mean greater with the mean than without.
 
+    Where grid is empty, as cross-attention wants it, no token turns: y is the norm.
+
     Shapes and types: x, weight, freqs_t, freqs_y, freqs_x, grid as `rms_norm_rope` takes them. Returns codes
     [B, N, L, H] int8, contiguous, scales [B, N, ceil(L / tokens_per_scale)] float32 and mean [B, N, H] float32 (both
     float64 for float64). B or L may be 0.
@@ -49,7 +51,6 @@ def rms_norm_rope_8bit(
     Source: as rms_norm_rope and quantize_rows; smoothing k as SageAttention, arXiv 2410.02367, section 4.2.
     """
     check_rms_norm_rope(NAME, x, weight, (freqs_t, freqs_y, freqs_x), num_heads, grid, eps)
-    if tokens_per_scale < 1:
-        raise ValueError(f"[{NAME}] tokens_per_scale must be at least 1, got {tokens_per_scale}")
+    check_tokens_per_scale(NAME, tokens_per_scale)
     freqs = freqs_t, freqs_y, freqs_x
     return OP(x, weight, *freqs, num_heads, list(grid), float(eps), tokens_per_scale, bool(is_smooth))

@@ -22,20 +22,25 @@ from wan_kernels.common.triton import (
     unavailable,
     with_dense_rows,
 )
+from wan_kernels.common.triton_heads import (
+    EXPECTS,
+    EXPECTS_WIDE,
+    LIMIT,
+    PART,
+    block_tile,
+    block_warps,
+    empty_outputs,
+    mean_launch,
+    reject_block,
+)
 from wan_kernels.common.triton_rows import MAX_BLOCK, row_warps
 from wan_kernels.dispatch import register_backend
 
 NAME = "rms_norm_rope_8bit"
 KERNELS = "wan_kernels.ops.rms_norm_rope_8bit.kernels_triton"
-PART = 128  # tokens: enough programs for every multiprocessor, and sums that are 3 % of x
 GROUP_HEADS = 8
-TILE_TOKENS = 32
-MAX_TOKENS_PER_SCALE = 128
-# 16 warps to a multiprocessor at least: four programs of 4, two of 8, one of 16.
+# 16 warps to a multiprocessor.
 EXPECTS_ROW = Expectation(max_registers=128, min_ctas_per_sm=4, mnemonics=("SHFL",))
-EXPECTS = Expectation(max_registers=128, min_ctas_per_sm=2, mnemonics=("SHFL",))
-EXPECTS_WIDE = Expectation(max_registers=128, mnemonics=("SHFL",))
-EXPECTS_MEAN = Expectation(max_registers=128, is_hot=False)
 
 
 def prepare(
@@ -53,15 +58,10 @@ def prepare(
     """The outputs, and what fills them."""
     num_samples, length, width = x.shape
     shape = num_samples, num_heads, length, width // num_heads
-    codes = torch.empty(shape, dtype=torch.int8, device=x.device)
-    num_blocks = -(-length // tokens_per_scale)
-    scales = torch.empty((*shape[:2], num_blocks), dtype=torch.float32, device=x.device)
     # The mean of no tokens is 0.
     is_smooth = is_smooth and length > 0
-    mean = (torch.empty if is_smooth else torch.zeros)(
-        (num_samples, num_heads, shape[3]), dtype=torch.float32, device=x.device
-    )
-    outputs = codes, scales, mean
+    outputs = empty_outputs(*shape, tokens_per_scale, is_smooth, x)
+    codes, scales, mean = outputs
     if codes.numel() == 0:
         return outputs, []
     inputs = kernel_inputs(x, weight, (freqs_t, freqs_y, freqs_x), shape, grid)
@@ -108,7 +108,7 @@ def row_launch(inputs: dict[str, Any], codes: Tensor, scales: Tensor, eps: float
         kernel="rms_norm_rope_8bit_fwd_kernel",
         grid=(num_samples * length,),
         args={**inputs, "codes": codes, "scales": scales, "eps": eps},
-        constants={"GROUPS": groups, "HEADS": GROUP_HEADS, "WIDTH": width},
+        constants={"GROUPS": groups, "HEADS": GROUP_HEADS, "WIDTH": width, "LIMIT": LIMIT},
         expects=EXPECTS_ROW,
     )
 
@@ -135,36 +135,22 @@ def measure_launch(
     )
 
 
-def mean_launch(sums: Tensor, mean: Tensor, length: int) -> Launch:
-    num_samples, num_parts, width = sums.shape
-    columns = 64
-    return Launch(
-        module=KERNELS,
-        kernel="rms_norm_rope_8bit_mean_fwd_kernel",
-        grid=(-(-width // columns), num_samples),
-        args={"sums": sums, "mean": mean, "length": length, "num_parts": num_parts, "width": width},
-        constants={"PARTS": 32, "COLUMNS": columns},
-        expects=EXPECTS_MEAN,
-    )
-
-
 def encode_launch(
     inputs: dict[str, Any], factors: Tensor, outputs: Outputs, tokens_per_scale: int, is_smooth: bool
 ) -> Launch:
     codes, scales, mean = outputs
     num_samples, num_heads, num_blocks = scales.shape
-    width, block_tokens = next_power_of_2(codes.shape[3]), next_power_of_2(tokens_per_scale)
-    blocks = max(TILE_TOKENS // block_tokens, 1)
-    is_wide = block_tokens > 64
+    tile = block_tile(tokens_per_scale, codes.shape[3])
+    num_warps, expects = block_warps(tokens_per_scale)
     args = {"factors": factors, "mean": mean, "codes": codes, "scales": scales}
     return Launch(
         module=KERNELS,
         kernel="rms_norm_rope_8bit_encode_fwd_kernel",
-        grid=(-(-num_blocks // blocks), num_heads, num_samples),
+        grid=(-(-num_blocks // tile["BLOCKS"]), num_heads, num_samples),
         args={**inputs, **args, "tokens_per_scale": tokens_per_scale, "num_blocks": num_blocks},
-        constants={"BLOCKS": blocks, "BLOCK_TOKENS": block_tokens, "WIDTH": width, "IS_SMOOTH": is_smooth},
-        expects=EXPECTS_WIDE if is_wide else EXPECTS,
-        num_warps=16 if is_wide else 8,
+        constants={**tile, "LIMIT": LIMIT, "IS_SMOOTH": is_smooth},
+        expects=expects,
+        num_warps=num_warps,
     )
 
 
@@ -183,11 +169,8 @@ def reject(
     head_width = x.shape[2] // num_heads
     if next_power_of_2(num_heads) * next_power_of_2(head_width) > MAX_BLOCK:
         return f"keeps a row in registers: it takes up to {MAX_BLOCK} values, got {x.shape[2]}"
-    if tokens_per_scale > MAX_TOKENS_PER_SCALE or head_width > MAX_BLOCK // MAX_TOKENS_PER_SCALE:
-        return (
-            f"keeps a block of one head in registers: it takes up to {MAX_TOKENS_PER_SCALE} tokens and heads of "
-            f"{MAX_BLOCK // MAX_TOKENS_PER_SCALE}, got {tokens_per_scale} and {head_width}"
-        )
+    if (reason := reject_block(tokens_per_scale, head_width)) is not None:
+        return reason
     if not freqs_t.dtype == freqs_y.dtype == freqs_x.dtype == torch.float32:
         return "needs float32 tables"
     return reject_tensors(x, weight, freqs_t, freqs_y, freqs_x)

@@ -88,6 +88,8 @@ CASES = (
     Case("one_token", tokens(1, 1, 1, (1, 1, 1))),
     Case("one_token_smooth", tokens(1, 1, 1, (1, 1, 1), 64, True)),
     Case("no_grid", tokens(1, 3, 2, (0, 1, 1), 2)),
+    Case("no_grid_at_all", tokens(1, 9, 2, (0, 0, 0))),
+    Case("no_grid_at_all_smooth", tokens(2, 9, 2, (0, 0, 0), 4, True, offset=3.0)),
     Case("head_width_64", tokens(2, 24, 3, (2, 3, 4), 7, head_width=64)),
     Case("head_width_6", tokens(2, 24, 3, (2, 3, 4), 5, True, head_width=6)),
     Case("head_width_22", tokens(2, 24, 3, (2, 3, 4), head_width=22)),

@@ -7,10 +7,9 @@ Tiles are [rows, WIDTH], a row being one head of one token. A token's turns come
 import triton
 import triton.language as tl
 
+from wan_kernels.common.triton_heads_kernel import store_blocks
 from wan_kernels.common.triton_quantize_kernel import encode, magnitude_bits, scale_of
 from wan_kernels.common.triton_rows_kernel import reciprocal_root
-
-LIMIT = tl.constexpr(127.0)
 
 
 @triton.jit
@@ -67,6 +66,7 @@ def rms_norm_rope_8bit_fwd_kernel(
     GROUPS: tl.constexpr,
     HEADS: tl.constexpr,
     WIDTH: tl.constexpr,
+    LIMIT: tl.constexpr,
 ):
     """A token per program, HEADS heads at a time: from memory for its rms, from the first cache for its codes.
 
@@ -158,29 +158,6 @@ def rms_norm_rope_8bit_measure_fwd_kernel(
 
 
 @triton.jit
-def rms_norm_rope_8bit_mean_fwd_kernel(
-    sums,  # [B, num_parts, width] float32
-    mean,  # [B, width] float32
-    length,
-    num_parts,
-    width,
-    PARTS: tl.constexpr,
-    COLUMNS: tl.constexpr,
-):
-    """Parts are summed in an order that their number fixes."""
-    sample = tl.program_id(1)
-    columns = tl.program_id(0) * COLUMNS + tl.arange(0, COLUMNS)
-    total = tl.zeros((COLUMNS,), tl.float32)
-    for start in tl.range(0, num_parts, PARTS):
-        parts = start + tl.arange(0, PARTS)
-        mask = (parts < num_parts)[:, None] & (columns < width)[None, :]
-        at = (sample * num_parts + parts)[:, None] * width + columns[None, :]
-        total += tl.sum(tl.load(sums + at, mask=mask, other=0.0), axis=0)
-    average = tl.div_rn(total, tl.zeros((COLUMNS,), tl.float32) + length)
-    tl.store(mean + sample * width + columns, average, mask=columns < width)
-
-
-@triton.jit
 def rms_norm_rope_8bit_encode_fwd_kernel(
     x,  # as above, to freqs_x
     weight,
@@ -205,6 +182,7 @@ def rms_norm_rope_8bit_encode_fwd_kernel(
     BLOCKS: tl.constexpr,
     BLOCK_TOKENS: tl.constexpr,
     WIDTH: tl.constexpr,
+    LIMIT: tl.constexpr,
     IS_SMOOTH: tl.constexpr,
 ):
     """BLOCKS blocks of one head per program, each of tokens_per_scale rows in BLOCK_TOKENS."""
@@ -229,12 +207,6 @@ def rms_norm_rope_8bit_encode_fwd_kernel(
     head = sample * num_heads + head
     if IS_SMOOTH:
         y -= tl.load(mean + head * head_width + columns, mask=in_head, other=0.0)
-    sizes = tl.max(tl.where(inside, magnitude_bits(y), 0), axis=1)
-    largest = tl.max(tl.reshape(sizes, (BLOCKS, BLOCK_TOKENS)), axis=1)
-    scale, inverse, _ = scale_of(largest, LIMIT)
-    # 1 / scale of what is finite is never 0.
-    inverse = tl.reshape(tl.broadcast_to(inverse[:, None], (BLOCKS, BLOCK_TOKENS)), (ROWS, 1))
-    at = (head * length + tokens) * head_width + columns
-    tl.store(codes + at, encode(y, inverse, inverse > 0.0, codes.dtype.element_ty), mask=inside)
-    block = tl.program_id(0) * BLOCKS + tl.arange(0, BLOCKS)
-    tl.store(scales + head * num_blocks + block, scale, mask=block < num_blocks)
+    codes += head * length * head_width
+    scales += head * num_blocks
+    store_blocks(codes, scales, y, tokens, columns, inside, head_width, num_blocks, LIMIT, BLOCKS, BLOCK_TOKENS)
