@@ -4,6 +4,7 @@
 #include "support.h"
 
 void test_8bit_ops();         // ops_8bit_test.cpp
+void test_attention();        // attention_test.cpp
 void test_merge_attention();  // merge_attention_test.cpp
 
 namespace {
@@ -561,6 +562,7 @@ int main(int argc, char **argv) {
   }
   test_guided_update();
   test_8bit_ops();
+  test_attention();
   test_merge_attention();
   test_empty();
   test_refusals();
