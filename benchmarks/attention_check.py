@@ -25,7 +25,6 @@ import wan_kernels as wk
 import wan_model.dit
 from benchmarks.prompt_control import BATCH, Record, expected, held_out, psnr_db, rates
 from benchmarks.vision import look
-from wan_kernels.attention_bench.contenders import quantized
 from wan_kernels.attention_format import attention_format
 from wan_model.pipeline import Pipeline, StepInfo, generate, load_pipeline
 from wan_model.quantize import quantize
@@ -40,7 +39,7 @@ def attention_on_codes() -> Iterator[None]:
 
     def attention(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
         form = attention_format(q.device)
-        return wk.attention_8bit(*quantized(q, k, v, form), **form.options, out_dtype=q.dtype)
+        return wk.attention_8bit(*wk.quantize_qkv(q, k, v, form), **form.options, out_dtype=q.dtype)
 
     with mock.patch.object(wan_model.dit, "wk", SimpleNamespace(**{**vars(wk), "attention": attention})):
         yield

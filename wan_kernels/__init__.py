@@ -1,5 +1,6 @@
 """Fused ops for the Wan video model: the table of contents."""
 
+from wan_kernels.attention_format import attention_format, quantize_qkv
 from wan_kernels.dispatch import use_backend
 from wan_kernels.ops.attention.api import attention
 from wan_kernels.ops.attention_8bit.api import attention_8bit
@@ -23,6 +24,7 @@ from wan_kernels.ops.rms_norm_rope_8bit.api import rms_norm_rope_8bit
 __all__ = [
     "attention",
     "attention_8bit",
+    "attention_format",
     "causal_conv3d",
     "channel_rms_norm_silu",
     "gate_residual",
@@ -35,6 +37,7 @@ __all__ = [
     "merge_attention",
     "pack_linear_8bit",
     "quantize_heads",
+    "quantize_qkv",
     "quantize_rows",
     "quantize_values",
     "rms_norm",

@@ -1,12 +1,17 @@
-"""Which codes `attention_8bit` reads fastest on a device, and whether it has a kernel there."""
+"""Which codes `attention_8bit` reads fastest on a device, how q, k and v become them, and whether it has a kernel."""
 
 from dataclasses import dataclass
 from typing import Any
 
 import torch
+from torch import Tensor
 
 from wan_kernels import dispatch
 from wan_kernels.define_op import OPS
+from wan_kernels.ops.quantize_heads.api import quantize_heads
+from wan_kernels.ops.quantize_values.api import quantize_values
+
+Codes = tuple[Tensor, Tensor, Tensor]
 
 
 @dataclass(frozen=True)
@@ -45,6 +50,25 @@ GPU_FORMAT = AttentionFormat(16, 128, None, torch.float8_e4m3fn, is_permuted=Tru
 def attention_format(device: torch.device) -> AttentionFormat:
     """The format of the fastest backend for tensors on `device`."""
     return CPU_FORMAT if device.type == "cpu" else GPU_FORMAT
+
+
+def quantize_qkv(q: Tensor, k: Tensor, v: Tensor, form: AttentionFormat | None = None) -> tuple[Codes, Codes, Codes]:
+    """q, k and v as `attention_8bit` reads them, in `form` or the format of their device; k's mean is taken off.
+
+        form = attention_format(q.device)
+        out = attention_8bit(*quantize_qkv(q, k, v), **form.options)
+
+    Shapes and types: q [B, L, N, H], k and v [B, S, N, H], fp32/bf16/fp16/fp64. Returns (codes, scales, mean) of each,
+    as `quantize_heads` and `quantize_values` have them. In a model the norm before attention writes codes at once:
+    `rms_norm_rope_8bit`.
+    Raises: TypeError for a dtype, ValueError for a shape.
+    """
+    form = form or attention_format(q.device)
+    return (
+        quantize_heads(q, tokens_per_scale=form.q_tokens_per_scale),
+        quantize_heads(k, tokens_per_scale=form.k_tokens_per_scale, is_smooth=True),
+        quantize_values(v, dtype=form.v_dtype, tokens_per_scale=form.v_tokens_per_scale, is_permuted=form.is_permuted),
+    )
 
 
 def has_attention_8bit(device: torch.device, head_width: int) -> bool:

@@ -4,6 +4,7 @@
 #include "support.h"
 
 void test_8bit_ops();         // ops_8bit_test.cpp
+void test_attention();        // attention_test.cpp
 void test_attention_8bit();   // attention_8bit_test.cpp
 void test_merge_attention();  // merge_attention_test.cpp
 
@@ -566,6 +567,7 @@ int main(int argc, char **argv) {
   }
   test_guided_update();
   test_8bit_ops();
+  test_attention();
   test_attention_8bit();
   test_merge_attention();
   test_empty();

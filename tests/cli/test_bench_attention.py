@@ -49,7 +49,8 @@ def test_figures(tmp_path, capsys) -> None:
     assert {row["case"] for row in rows.values()} == {
         f"{family}_{n}x{n}_2x128" for family in FAMILIES for n in (64, 130)
     }
-    wanted = {"attention_8bit.cpu", "attention_8bit.reference", "attention.sdpa", "attention.reference", "torch.sdpa"}
+    wanted = {f"attention_8bit.{each}" for each in ("cpu", "reference")} | {"torch.sdpa"}
+    wanted |= {f"attention.{each}" for each in ("cpu", "sdpa", "reference")}
     assert {row["backend"] for row in rows.values() if row["ms_median"] is not None} == wanted
     for name, row in rows.items():
         assert row["backend"] in out
@@ -200,7 +201,7 @@ def test_each_call_has_its_own_budget() -> None:
 
 def test_quantising_takes_the_mean_of_k_off() -> None:
     given = made("video", 70, 2, 32, "cpu")
-    q, k, v = contenders.quantized(given.q, given.k, given.v, CPU_FORMAT)
+    q, k, v = contenders.quantize_qkv(given.q, given.k, given.v, CPU_FORMAT)
     torch.testing.assert_close(k[2], given.k.float().mean(1))
     assert torch.count_nonzero(q[2]) == torch.count_nonzero(v[2]) == 0
     out = wk.attention_8bit(q, k, v, **CPU_FORMAT.options)

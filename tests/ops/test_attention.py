@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 import wan_kernels as wk
-from wan_kernels import dispatch
+from wan_kernels import dispatch, native
 from wan_kernels.ops.attention import backend_sdpa
 
 BACKENDS = dispatch.names("attention")
@@ -122,6 +122,33 @@ def test_values_of_zero_give_zero_and_leave_no_gradient_but_their_own() -> None:
     grads = torch.autograd.grad(out.sum(), (q, k, v))
     assert not out.any() and not grads[0].any() and not grads[1].any()
     assert_close(grads[2].float().sum(1), torch.full((2, 3, 16), 7.0))
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_threads_change_nothing(backend: str, dtype: torch.dtype) -> None:
+    """Nor does calling again: no gradient is summed in the order in which threads come."""
+    if backend != "cpu" or native.cpu_unavailable() is not None:
+        pytest.skip("a promise of the C library, which is not asked or not here")
+    q, k, v = (each.requires_grad_() for each in heads(150, 300, 300, width=32, dtype=dtype))
+    found = []
+    for num_threads in (1, 3, 3):
+        native.library().set_num_threads(num_threads)
+        out, lse = wk.attention(q, k, v, k_lengths=torch.tensor([300, 141]), return_lse=True)
+        found.append((out, lse, *torch.autograd.grad(out.float().square().sum() + lse.sum(), (q, k, v))))
+    native.library().set_num_threads(0)
+    for others in zip(*found, strict=True):
+        assert all(torch.equal(others[0], other) for other in others[1:])
+
+
+@pytest.mark.parametrize("name", ["k", "v"])
+def test_a_nan_in_a_valid_key_or_value_is_its_heads(name: str) -> None:
+    q, k, v = heads(70, 300, 300)
+    {"k": k, "v": v}[name][1, 280, 2, 5] = float("nan")
+    found = wk.attention(q, k, v).isnan()
+    hidden = wk.attention(q, k, v, k_lengths=torch.tensor([300, 280]))
+    assert found[1, :, 2, 5].all()
+    assert found.any(-1).sum() == 70
+    assert hidden.isfinite().all()
 
 
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float32])

@@ -18,8 +18,14 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 import wan_kernels as wk
 from wan_kernels import dispatch
 from wan_kernels.attention_bench.accuracy import Part, Read
-from wan_kernels.attention_format import CPU_FORMAT, GPU_FORMAT, AttentionFormat, attention_format, example
-from wan_kernels.common.quantize import quantize
+from wan_kernels.attention_format import (
+    CPU_FORMAT,
+    GPU_FORMAT,
+    AttentionFormat,
+    attention_format,
+    example,
+    quantize_qkv,
+)
 from wan_kernels.common.triton import is_interpreting
 from wan_kernels.ops.attention_8bit.reference import dequantized_heads, dequantized_values
 
@@ -90,7 +96,7 @@ class EightBit:
         return self.form.k_tokens_per_scale > 1
 
     def prepare(self, q: Tensor, k: Tensor, v: Tensor) -> tuple[Codes, Codes, Codes]:
-        return quantized(q, k, v, self.form)
+        return quantize_qkv(q, k, v, self.form)
 
     def run(self, prepared: tuple[Codes, Codes, Codes]) -> Result:
         with dispatch.use_backend(attention_8bit=self.backend):
@@ -110,29 +116,6 @@ class EightBit:
 
 
 Contender = Plain | EightBit
-
-
-def quantized(q: Tensor, k: Tensor, v: Tensor, form: AttentionFormat) -> tuple[Codes, Codes, Codes]:
-    """What `attention_8bit` reads for plain q, k and v [B, L, N, H]; the mean of k is taken off."""
-    return (
-        _quantized_heads(q, form.q_tokens_per_scale, is_smooth=False),
-        _quantized_heads(k, form.k_tokens_per_scale, is_smooth=True),
-        wk.quantize_values(
-            v, dtype=form.v_dtype, tokens_per_scale=form.v_tokens_per_scale, is_permuted=form.is_permuted
-        ),
-    )
-
-
-def _quantized_heads(x: Tensor, tokens_per_scale: int, *, is_smooth: bool) -> Codes:
-    """int8 codes [B, N, L, H], scales [B, N, blocks], mean [B, N, H], in plain PyTorch."""
-    x = x.float().transpose(1, 2)
-    length, width = x.shape[2:]
-    mean = x.mean(2) if is_smooth else torch.zeros_like(x[:, :, 0])
-    num_blocks = -(-length // tokens_per_scale)
-    padding = num_blocks * tokens_per_scale - length
-    blocks = F.pad(x - mean.unsqueeze(2), (0, 0, 0, padding)).unflatten(2, (num_blocks, tokens_per_scale))
-    codes, scales = quantize(blocks.flatten(3), torch.int8)
-    return codes.view(*codes.shape[:2], -1, width)[:, :, :length].contiguous(), scales, mean
 
 
 def contenders(wanted: Sequence[str] | None, device: str, num_logits: int, head_width: int) -> Iterator[Contender]:

@@ -51,4 +51,6 @@ def reject(q: Tensor, k: Tensor, v: Tensor, k_lengths: Tensor | None, scale: flo
     return reject_tensors(q, k, v)
 
 
-register_backend("attention", "cpu", forward=forward, backward=backward, available=native.cpu_unavailable, reject=reject)
+register_backend(
+    "attention", "cpu", forward=forward, backward=backward, available=native.cpu_unavailable, reject=reject
+)
