@@ -14,7 +14,8 @@ from wan_kernels.common.quantize import dequantize_heads, quantize_heads
 
 
 def forward(x: Tensor, tokens_per_scale: int, is_smooth: bool) -> tuple[Tensor, Tensor, Tensor]:
-    y_BNLH = x.to(torch.promote_types(x.dtype, torch.float32)).transpose(1, 2)
+    # Contiguous, so that the mean's order is the shape's, not the strides'.
+    y_BNLH = x.to(torch.promote_types(x.dtype, torch.float32)).transpose(1, 2).contiguous()
     return quantize_heads(y_BNLH, tokens_per_scale, is_smooth)
 
 
