@@ -308,7 +308,7 @@ WK_API wk_status wk_quantize_values(const wk_tensor *out, const wk_tensor *out_s
  * Where no key is seen out is 0 and lse -inf.
  * Numerics: integers up to the scores; probabilities in 8 bits of the largest of each tile of 256 keys (128 where
  * v_tokens_per_scale asks for it), their products with v in integers, tiles added up in fp32. Memory of the call: at
- * most the larger of 64 MiB and 2 * S * (H + 4) bytes, and 40 KiB a thread. CPU only. */
+ * most the larger of 64 MiB and 2 * S * (H + 4) bytes, and 60 KiB a thread for H = 128. CPU only. */
 WK_API wk_status wk_attention_8bit(const wk_tensor *out, const wk_tensor *lse, const wk_tensor *q,
                                    const wk_tensor *q_scale, const wk_tensor *k, const wk_tensor *k_scale,
                                    const wk_tensor *k_mean, const wk_tensor *v, const wk_tensor *v_scale,
