@@ -43,6 +43,38 @@ WK_INLINE Bytes encode(Floats value, fp8) {
   return low_bytes(((Words)(rounded * splat(0x1p-120f)) >> 20) | (sign >> 24));
 }
 
+// Four vectors of codes.
+template <class Code>
+WK_INLINE Block encode_four(const Floats (&values)[4], Code code) {
+  Bytes parts[4];
+  for (int k = 0; k < 4; ++k) parts[k] = encode(values[k], code);
+  Block result;
+  __builtin_memcpy(&result, parts, sizeof result);
+  return result;
+}
+// In int8 they take half the instructions that four times one would.
+#if WK_X86_INTRINSICS && defined(__AVX512F__)
+WK_INLINE Block encode_four(const Floats (&values)[4], int8_t) {
+  constexpr int kNearest = _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC;
+  const auto whole = [&](int k) { return _mm512_maskz_cvt_roundps_epi32(0xffff, (__m512)values[k], kNearest); };
+  const __m512i low = _mm512_packs_epi32(whole(0), whole(1)), high = _mm512_packs_epi32(whole(2), whole(3));
+  const Words order = {0, 4, 8, 12, 1, 5, 9, 13, 2, 6, 10, 14, 3, 7, 11, 15};
+  return (Block)_mm512_maskz_permutexvar_epi32(0xffff, (__m512i)order, _mm512_packs_epi16(low, high));
+}
+#elif WK_X86_INTRINSICS && defined(__AVX2__)
+WK_INLINE Block encode_four(const Floats (&values)[4], int8_t) {
+  const auto whole = [&](int k) { return _mm256_cvtps_epi32((__m256)values[k]); };
+  const __m256i low = _mm256_packs_epi32(whole(0), whole(1)), high = _mm256_packs_epi32(whole(2), whole(3));
+  const Words order = {0, 4, 1, 5, 2, 6, 3, 7};
+  return (Block)_mm256_permutevar8x32_epi32(_mm256_packs_epi16(low, high), (__m256i)order);
+}
+#elif WK_X86_INTRINSICS
+WK_INLINE Block encode_four(const Floats (&values)[4], int8_t) {
+  const auto whole = [&](int k) { return _mm_cvtps_epi32((__m128)values[k]); };
+  return (Block)_mm_packs_epi16(_mm_packs_epi32(whole(0), whole(1)), _mm_packs_epi32(whole(2), whole(3)));
+}
+#endif
+
 template <class Code>
 WK_INLINE void store_codes(Code *to, Bytes codes, Whole) {
   __builtin_memcpy(to, &codes, sizeof codes);
@@ -63,16 +95,23 @@ WK_INLINE Words larger(Words a, Words b) { return (Words)_mm256_max_epu32((__m25
 WK_INLINE Words larger(Words a, Words b) { return select((Masks)((Masks)a > (Masks)b), a, b); }
 #endif
 
-inline float largest(Words sizes) {
-  typedef uint32_t Quad __attribute__((vector_size(16)));
+// In registers: the way from sizes to their scale is long, and codes wait for it.
+WK_INLINE float largest(Words sizes) {
+  typedef int32_t Quad __attribute__((vector_size(16)));
   Quad parts[kLanes / 4];
   __builtin_memcpy(parts, &sizes, sizeof sizes);
+  const auto larger_of = [](Quad a, Quad b) { return a > b ? a : b; };
   Quad most = parts[0];
-  for (int i = 1; i < kLanes / 4; ++i) most = parts[i] > most ? parts[i] : most;
-  uint32_t result = 0;
-  for (int i = 0; i < 4; ++i) result = most[i] > result ? most[i] : result;
+  for (int i = 1; i < kLanes / 4; ++i) most = larger_of(most, parts[i]);
+#if defined(__clang__)
+  most = larger_of(most, __builtin_shufflevector(most, most, 2, 3, 0, 1));
+  most = larger_of(most, __builtin_shufflevector(most, most, 1, 0, 3, 2));
+#else
+  most = larger_of(most, __builtin_shuffle(most, Quad{2, 3, 0, 1}));
+  most = larger_of(most, __builtin_shuffle(most, Quad{1, 0, 3, 2}));
+#endif
   float value;
-  __builtin_memcpy(&value, &result, sizeof value);
+  __builtin_memcpy(&value, &most, sizeof value);
   return value;
 }
 
@@ -95,6 +134,11 @@ WK_INLINE float scale_for(float size, float limit) {
   const float least = limit * 0x1p-126f;
   return (size < least ? least : size) / limit;
 }
+// 1 / scale_for(size, limit), not after it.
+WK_INLINE float inverse_scale_for(float size, float limit) {
+  const float least = limit * 0x1p-126f;
+  return limit / (size < least ? least : size);
+}
 
 // Codes of a row under its scale. A scale that is not finite, which a NaN or an infinity in the row makes, leaves
 // zeros.
@@ -105,9 +149,18 @@ void encode_row(Code *codes, const T *x, float scale, int64_t width, const Next 
     return;
   }
   const Floats inverse = splat(1.0f / scale);
-  for_each_vector(width, [&](int64_t i, auto extent) {
-    next.ask(pass, i);
-    store_codes(codes + i, encode(load(x + i, extent) * inverse, Code{}), extent);
+  int64_t done = 0;
+  for (; done + 4 * kLanes <= width; done += 4 * kLanes) {
+    Floats values[4];
+    for (int k = 0; k < 4; ++k) {
+      next.ask(pass, done + k * kLanes);
+      values[k] = load(x + done + k * kLanes, Whole{}) * inverse;
+    }
+    const Block block = encode_four(values, Code{});
+    __builtin_memcpy(codes + done, &block, sizeof block);
+  }
+  for_each_vector(width - done, [&](int64_t i, auto extent) {
+    store_codes(codes + done + i, encode(load(x + done + i, extent) * inverse, Code{}), extent);
   });
 }
 

@@ -3,6 +3,7 @@
 // mean, variance about it, result.
 #pragma once
 #include "common/cpu/codes.h"
+#include "common/cpu/stream.h"
 #include "common/layer_norm.h"
 
 namespace wk {
@@ -65,10 +66,10 @@ WK_INLINE void each_result(const T *x, const Statistics &stats, int64_t table, c
 
 template <class Out, class T, class Next = NothingAhead>
 void normalise_row(Out *out, const T *x, const Statistics &stats, int64_t table, const LayerNormInputs &in,
-                   const Next &next = {}) {
+                   bool is_out_streamed, const Next &next = {}) {
   each_result(x, stats, table, in, [&](int64_t i, Floats value, auto extent) {
     next.ask(1, i);
-    store(out + i, value, extent);
+    put(out + i, value, extent, is_out_streamed);
   });
 }
 

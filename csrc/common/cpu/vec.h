@@ -38,6 +38,7 @@ typedef float Floats __attribute__((vector_size(WK_VECTOR_BYTES)));
 typedef uint32_t Words __attribute__((vector_size(WK_VECTOR_BYTES)));
 typedef int32_t Masks __attribute__((vector_size(WK_VECTOR_BYTES)));
 typedef uint16_t Halves __attribute__((vector_size(WK_VECTOR_BYTES / 2)));
+typedef uint8_t Block __attribute__((vector_size(WK_VECTOR_BYTES)));
 
 // Minus zero, not plus: v - 0 is v for every v, -0 included, so that it costs nothing. (Writing the lanes in a loop
 // becomes narrow stores and a wide load that waits for them: it made layer_norm_modulate's backward three times

@@ -102,6 +102,7 @@ extern "C" wk_status wk_channel_rms_norm_silu(const wk_tensor *out, const wk_ten
   ChannelRmsNormSiluCall call;
   WK_TRY(read_call(*x, weights.data(), apply_silu, &call));
   WK_TRY(read_view("out", *out, call.is_planes, &call.out));
+  call.is_out_streamed = element_count(*out) * dtype_bytes(out->dtype) >= kStreamedBytes;
 
   const int64_t floats = scratch_floats(call.num_channels, blocks.size);
   FloatBuffer scratch;

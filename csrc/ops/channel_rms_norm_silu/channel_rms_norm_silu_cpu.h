@@ -24,6 +24,7 @@ struct ChannelRmsNormSiluCall {
   int32_t dtype;
   bool is_planes;
   bool has_silu;
+  bool is_out_streamed;  // forward
 };
 
 // A block of positions of one sample.

@@ -3,6 +3,7 @@
 // in the second cache (planes are often a power of two apart and would evict each other), and finished from there.
 // Rows: vector lanes are channels, one position at a time.
 #include "common/cpu/exp.h"
+#include "common/cpu/stream.h"
 #include "ops/channel_rms_norm_silu/channel_rms_norm_silu_cpu.h"
 
 namespace wk {
@@ -75,7 +76,8 @@ void forward_planes(const ChannelRmsNormSiluCall &call, const ChannelBlock &bloc
     const float *value = values + c * count;
     T *plane = out + c * call.out.channel_stride;
     for_each_vector(count, [&](int64_t i, auto extent) {
-      store(plane + i, activate<T, kSilu>(load(value + i, extent) * load(scale + i, extent) * weight), extent);
+      put(plane + i, activate<T, kSilu>(load(value + i, extent) * load(scale + i, extent) * weight), extent,
+          call.is_out_streamed);
     });
   }
 }
@@ -133,12 +135,13 @@ Floats row_norm(const T *x, int64_t num_channels) {
 template <class T, bool kSilu>
 void forward_rows(const ChannelRmsNormSiluCall &call, const ChannelBlock &block) {
   const float *weight = call.weight;
+  const bool is_out_streamed = call.is_out_streamed;
   for (int64_t position = block.begin; position < block.end; ++position) {
     const T *x = at<const T>(call.x, block.sample, position);
     T *out = at<T>(call.out, block.sample, position);
     const Floats scale = root_of_count(call.num_channels) / row_norm(x, call.num_channels);
     for_each_vector(call.num_channels, [&](int64_t i, auto extent) {
-      store(out + i, activate<T, kSilu>(load(x + i, extent) * scale * load(weight + i, extent)), extent);
+      put(out + i, activate<T, kSilu>(load(x + i, extent) * scale * load(weight + i, extent)), extent, is_out_streamed);
     });
   }
 }
@@ -194,6 +197,7 @@ void backward_block(const ChannelRmsNormSiluCall &call, const ChannelBlock &bloc
 
 void forward(const ChannelRmsNormSiluCall &call, const ChannelBlock &block, float *scratch) {
   call.has_silu ? forward_block<true>(call, block, scratch) : forward_block<false>(call, block, scratch);
+  finish_streaming();
 }
 
 void backward(const ChannelRmsNormSiluCall &call, const ChannelBlock &block, float *scratch, float *grad_weight) {

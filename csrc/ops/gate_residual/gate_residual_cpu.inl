@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "common/cpu/gate_residual.h"
+#include "common/cpu/stream.h"
 
 #include "ops/gate_residual/gate_residual_cpu.h"
 
@@ -8,9 +9,10 @@ namespace WK_ISA {
 namespace {
 
 template <class T, class Y>
-void forward_row(T *out, const T *x, const Y *y, const float *gate, int64_t width) {
-  for_each_vector(width,
-                  [&](int64_t i, auto extent) { store(out + i, add_gated(x + i, y + i, gate + i, extent), extent); });
+void forward_row(T *out, const T *x, const Y *y, const float *gate, int64_t width, bool is_out_streamed) {
+  for_each_vector(width, [&](int64_t i, auto extent) {
+    put(out + i, add_gated(x + i, y + i, gate + i, extent), extent, is_out_streamed);
+  });
 }
 
 template <class T, class Y>
@@ -29,10 +31,11 @@ void forward(const GateResidualForward &call, int64_t begin, int64_t end) {
         const int64_t sample = token / call.length;
         const int64_t row = sample * call.index.num_rows + lookup(call.index, sample, token % call.length);
         forward_row(row_at<T>(call.out, token), row_at<const T>(call.x, token), row_at<const Y>(call.y, token),
-                    row_at<const float>(call.gate, row), call.x.width);
+                    row_at<const float>(call.gate, row), call.x.width, is_streamed<T>(call.out));
       }
     });
   });
+  finish_streaming();
 }
 
 void backward(const GateResidualBackward &call, int64_t sample, int64_t begin, int64_t end, float *grad_gate) {

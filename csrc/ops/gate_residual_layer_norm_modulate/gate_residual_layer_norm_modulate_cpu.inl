@@ -42,11 +42,13 @@ void forward(const GateResidualLayerNormModulateForward &call, int64_t begin, in
     const Statistics stats = write_sum(call, token, table);
     with_dtype(norm.x.dtype, [&](auto x_type) {
       with_dtype(call.out.dtype, [&](auto out_type) {
-        normalise_row(row_at<decltype(out_type)>(call.out, token), row_at<const decltype(x_type)>(norm.x, token), stats,
-                      table, norm);
+        using Out = decltype(out_type);
+        normalise_row(row_at<Out>(call.out, token), row_at<const decltype(x_type)>(norm.x, token), stats, table, norm,
+                      is_streamed<Out>(call.out));
       });
     });
   }
+  finish_streaming();
 }
 
 void forward_8bit(const GateResidualLayerNormModulateForward &call, int64_t begin, int64_t end, float *row) {

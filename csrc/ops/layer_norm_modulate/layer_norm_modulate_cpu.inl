@@ -12,13 +12,15 @@ void forward(const LayerNormModulateForward &call, int64_t begin, int64_t end) {
     with_dtype(call.out.dtype, [&](auto out_type) {
       for (int64_t token = begin; token < end; ++token) {
         using T = decltype(x_type);
+        using Out = decltype(out_type);
         const T *x = row_at<const T>(in.x, token);
         const Ahead<2, T> next = {row_at<const T>(in.x, token + 1), in.x.width};
-        normalise_row(row_at<decltype(out_type)>(call.out, token), x, statistics(x, in.x.width, in.eps, next),
-                      table_row(in, token), in, next);
+        normalise_row(row_at<Out>(call.out, token), x, statistics(x, in.x.width, in.eps, next), table_row(in, token),
+                      in, is_streamed<Out>(call.out), next);
       }
     });
   });
+  finish_streaming();
 }
 
 void forward_8bit(const LayerNormModulate8bit &call, int64_t begin, int64_t end, float *row) {

@@ -59,12 +59,17 @@ extern "C" wk_status wk_quantize_heads(const wk_tensor *out, const wk_tensor *ou
   } else {
     clear_token_mean(*mean);
   }
+  prefer_huge_pages(out);
+  if (tokens_per_scale == 1 && fits_registers(call.head_width)) {
+    parallel_for(x->shape[0] * call.length, rows_per_piece(call.num_heads * call.head_width),
+                 [&](int64_t begin, int64_t end) { kernels->encode_tokens(call, begin, end); });
+    return WK_OK;
+  }
   const int64_t block_tokens = tokens_per_scale < call.length ? tokens_per_scale : call.length;
   call.piece_blocks = block_tokens < kPieceTokens && block_tokens > 0 ? kPieceTokens / block_tokens : 1;
   call.num_pieces = (call.num_blocks + call.piece_blocks - 1) / call.piece_blocks;
-  prefer_huge_pages(out);
   parallel_for(x->shape[0] * call.num_pieces * call.num_heads,
                rows_per_piece(call.piece_blocks * block_tokens * call.head_width),
-               [&](int64_t begin, int64_t end) { kernels->encode(call, begin, end); });
+               [&](int64_t begin, int64_t end) { kernels->encode_pieces(call, begin, end); });
   return WK_OK;
 }

@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 #pragma once
+#include "common/heads.h"
 #include "common/isa.h"
 #include "common/tensor.h"
 
@@ -26,8 +27,10 @@ struct QuantizeHeads {
 struct QuantizeHeadsKernels {
   // Adds tokens [begin, end) of all B * L, of one sample, to sums[N * H].
   void (*sum)(const QuantizeHeads &call, int64_t begin, int64_t end, float *sums);
+  // Tokens [begin, end) of all B * L, where fits_registers(H) and each has a scale of its own.
+  void (*encode_tokens)(const QuantizeHeads &call, int64_t begin, int64_t end);
   // Pieces [begin, end) of all B * num_pieces * N.
-  void (*encode)(const QuantizeHeads &call, int64_t begin, int64_t end);
+  void (*encode_pieces)(const QuantizeHeads &call, int64_t begin, int64_t end);
 };
 
 WK_DECLARE_KERNELS(QuantizeHeadsKernels, quantize_heads_kernels)

@@ -1,8 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 // A piece of one head comes from memory for the scales of its blocks, and from a near cache for their codes; meanwhile
 // the next head's comes to the second cache.
-#include "common/cpu/codes.h"
-#include "common/cpu/stream.h"
+#include "common/cpu/head.h"
 #include "ops/quantize_heads/quantize_heads_cpu.h"
 
 namespace wk {
@@ -42,22 +41,58 @@ void add_head(float *sums, const T *x, int64_t stride, int64_t count, int64_t wi
 }
 
 void sum_tokens(const QuantizeHeads &call, int64_t begin, int64_t end, float *sums) {
-  constexpr int64_t kTokens = 64;
+  constexpr int64_t kTokens = 8;
   const int64_t sample = begin / (call.length > 0 ? call.length : 1), start = sample * call.length;
   with_dtype(call.dtype, [&](auto type) {
     for (int64_t token = begin; token < end; token += kTokens) {
       const int64_t count = end - token < kTokens ? end - token : kTokens;
       for (int64_t head = 0; head < call.num_heads; ++head) {
         const auto *x = head_at<decltype(type)>(call, sample, token - start, head);
-        const int64_t ahead =
-            head + 1 < call.num_heads ? call.head_stride : count * call.token_stride - head * call.head_stride;
-        add_head(sums + head * call.head_width, x, call.token_stride, count, call.head_width, ahead);
+        add_head(sums + head * call.head_width, x, call.token_stride, count, call.head_width,
+                 count * call.token_stride);
       }
     }
   });
 }
 
-// The scale of a block of tokens.
+// ---- a scale for each token ----
+
+// All heads of a token, while the next token comes.
+template <int64_t kVectors, class T>
+void encode_token(const QuantizeHeads &call, int64_t sample, int64_t token) {
+  constexpr int64_t kWidth = kVectors * kLanes;
+  const T *x = head_at<T>(call, sample, token, 0);
+  const int64_t first = sample * call.num_heads * call.length + token;
+  const bool is_out_streamed = call.length * call.num_heads * kWidth >= kStreamedBytes;  // of one sample
+  const auto run = [&](const auto &mean) {
+    const auto read = [&](int64_t head) {
+      const T *from = x + head * call.head_stride;
+      return read_head<kVectors>([&](int64_t i) {
+        if (i % kLineOf<T> == 0) fetch(from + call.token_stride + i);
+        return load(from + i, Whole{}) - mean(head * kWidth + i);
+      });
+    };
+    for_each_head(call.num_heads, read, [&](int64_t head, const auto &values) {
+      const int64_t at = first + head * call.length;
+      encode_head(call.out + at * kWidth, call.out_scale + at, values, is_out_streamed);
+    });
+  };
+  if (!call.mean) return run([](int64_t) { return zeros(); });
+  const float *means = call.mean + sample * call.num_heads * kWidth;
+  run([=](int64_t i) { return load(means + i, Whole{}); });
+}
+
+void encode_tokens(const QuantizeHeads &call, int64_t begin, int64_t end) {
+  with_dtype(call.dtype, [&](auto type) {
+    using T = decltype(type);
+    const auto encode = call.head_width == 128 ? encode_token<128 / kLanes, T> : encode_token<64 / kLanes, T>;
+    for (int64_t row = begin; row < end; ++row) encode(call, row / call.length, row % call.length);
+  });
+  finish_streaming();
+}
+
+// ---- a scale for each block of tokens ----
+
 template <class T>
 float find_scale(const T *x, int64_t stride, int64_t count, int64_t width, const float *mean) {
   Words sizes = {};
@@ -142,7 +177,7 @@ void encode_pieces(const QuantizeHeads &call, int64_t begin, int64_t end) {
 
 }  // namespace
 
-extern const QuantizeHeadsKernels quantize_heads_kernels = {sum_tokens, encode_pieces};
+extern const QuantizeHeadsKernels quantize_heads_kernels = {sum_tokens, encode_tokens, encode_pieces};
 
 }  // namespace WK_ISA
 }  // namespace wk

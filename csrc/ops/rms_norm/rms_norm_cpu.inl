@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 // One row at a time: it comes from memory once, stays in the first cache, and is read again from there.
 #include "common/cpu/rms.h"
+#include "common/cpu/stream.h"
 #include "ops/rms_norm/rms_norm_cpu.h"
 
 namespace wk {
@@ -8,12 +9,13 @@ namespace WK_ISA {
 namespace {
 
 template <class T>
-void forward_row(T *out, const T *x, const float *weight, int64_t width, float eps, const Ahead<1, T> &next) {
-  const Floats scale = splat(reciprocal_rms(x, width, eps));
+void forward_row(T *out, const T *x, const float *weight, int64_t width, float eps, const Ahead<2, T> &next,
+                 bool is_out_streamed) {
+  const Floats scale = splat(reciprocal_rms(x, width, eps, next, 0));
   for_each_vector(width, [&](int64_t i, auto extent) {
-    next.ask(0, i);
+    next.ask(1, i);
     const Floats normal = round_to(load(x + i, extent) * scale, T{});
-    store(out + i, normal * load(weight + i, extent), extent);
+    put(out + i, normal * load(weight + i, extent), extent, is_out_streamed);
   });
 }
 
@@ -44,10 +46,12 @@ void forward(const RmsNormForward &call, int64_t begin, int64_t end) {
   with_dtype(call.x.dtype, [&](auto type) {
     using T = decltype(type);
     for (int64_t row = begin; row < end; ++row) {
-      const Ahead<1, T> next = {row_at<const T>(call.x, row + 1), call.x.width};
-      forward_row(row_at<T>(call.out, row), row_at<const T>(call.x, row), call.weight, call.x.width, call.eps, next);
+      const Ahead<2, T> next = {row_at<const T>(call.x, row + 1), call.x.width};
+      forward_row(row_at<T>(call.out, row), row_at<const T>(call.x, row), call.weight, call.x.width, call.eps, next,
+                  is_streamed<T>(call.out));
     }
   });
+  finish_streaming();
 }
 
 void backward(const RmsNormBackward &call, int64_t begin, int64_t end, float *grad_weight) {

@@ -149,15 +149,15 @@ extern "C" wk_status wk_rms_norm_rope_8bit(const wk_tensor *out, const wk_tensor
   WK_TRY(check_dense(kOp, "mean", mean, WK_FLOAT32, 3, mean_shape));
   WK_TRY(require_all_cpu(kOp, {out, out_scale, mean}));
 
-  const RmsNormRopeKernels *kernels;
-  WK_TRY(select_rms_norm_rope_kernels(&kernels));
+  const RmsNormRope8bitKernels *kernels;
+  WK_TRY(select_rms_norm_rope_8bit_kernels(&kernels));
   Parameters parameters;
   RmsNormRope8bit call;
   WK_TRY(read_inputs(arguments, &parameters, &call.in));
   if (is_smooth) {
-    WK_TRY(write_token_mean(kOp, *mean, length, 2 * head_width,
+    WK_TRY(write_token_mean(kOp, *mean, length, 2 * kTokensOfSum * head_width,
                             [&](int64_t begin, int64_t end, float *sums, float *turns) {
-                              kernels->sum(call.in, begin, end, turns, sums);
+                              kernels->sum(call.in, begin, end, sums, turns);
                             }));
   } else {
     clear_token_mean(*mean);
@@ -173,13 +173,13 @@ extern "C" wk_status wk_rms_norm_rope_8bit(const wk_tensor *out, const wk_tensor
   const int64_t wanted = (least_tokens + tokens_per_scale - 1) / tokens_per_scale * tokens_per_scale;
   call.tokens_per_piece = wanted < length ? wanted : (length > 0 ? length : 1);
   const int64_t num_pieces = (length + call.tokens_per_piece - 1) / call.tokens_per_piece;
-  const int64_t piece_floats = (call.tokens_per_piece * (3 * head_width + 1) + 15) / 16 * 16;
+  const int64_t piece_floats = call.tokens_per_piece * 3 * head_width;
   FloatBuffer memory;
   WK_TRY(memory.allocate(kOp, num_threads() * piece_floats));
   prefer_huge_pages(out);
   const int64_t grain = rows_per_piece(call.tokens_per_piece * x->shape[2]);
   parallel_for_threads(x->shape[0] * num_pieces, grain, [&](int64_t begin, int64_t end, int32_t thread) {
-    kernels->forward_8bit(call, begin, end, memory.data() + thread * piece_floats);
+    kernels->encode(call, begin, end, memory.data() + thread * piece_floats);
   });
   return WK_OK;
 }

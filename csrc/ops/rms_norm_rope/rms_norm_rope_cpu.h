@@ -28,6 +28,22 @@ struct RmsNormRopeForward {
   Rows out;  // rows of N * H
 };
 
+struct RmsNormRopeBackward {
+  RmsNormRopeInputs in;
+  Rows grad_out;
+  Rows grad_x;  // data null: not wanted
+};
+
+struct RmsNormRopeKernels {
+  // Tokens [begin, end) of all B * L. `turns` is memory for 2 * H floats.
+  void (*forward)(const RmsNormRopeForward &call, int64_t begin, int64_t end, float *turns);
+  // As forward; also adds their share to grad_weight[N * H], unless that is null. `row` is memory for N * H floats.
+  void (*backward)(const RmsNormRopeBackward &call, int64_t begin, int64_t end, float *turns, float *row,
+                   float *grad_weight);
+};
+
+WK_DECLARE_KERNELS(RmsNormRopeKernels, rms_norm_rope_kernels)
+
 struct RmsNormRope8bit {
   RmsNormRopeInputs in;
   int8_t *out;        // [B, N, L, H]
@@ -38,24 +54,16 @@ struct RmsNormRope8bit {
   int64_t tokens_per_piece;  // of work: whole blocks
 };
 
-struct RmsNormRopeBackward {
-  RmsNormRopeInputs in;
-  Rows grad_out;
-  Rows grad_x;  // data null: not wanted
+constexpr int64_t kTokensOfSum = 4;
+
+struct RmsNormRope8bitKernels {
+  // Adds tokens [begin, end) of all B * L, of one sample and not rounded, to sums[N * H]. `turns` is memory for
+  // 2 * kTokensOfSum * H floats.
+  void (*sum)(const RmsNormRopeInputs &in, int64_t begin, int64_t end, float *sums, float *turns);
+  // Pieces [begin, end), a sample's following each other. `memory` is for 3 * H floats for each token of a piece.
+  void (*encode)(const RmsNormRope8bit &call, int64_t begin, int64_t end, float *memory);
 };
 
-struct RmsNormRopeKernels {
-  // Tokens [begin, end) of all B * L. `turns` is memory for 2 * H floats.
-  void (*forward)(const RmsNormRopeForward &call, int64_t begin, int64_t end, float *turns);
-  // Adds the rows of these tokens, not rounded, to sums[N * H].
-  void (*sum)(const RmsNormRopeInputs &in, int64_t begin, int64_t end, float *turns, float *sums);
-  // Pieces [begin, end), a sample's following each other. `memory` is for 3 * H + 1 floats for each token of a piece.
-  void (*forward_8bit)(const RmsNormRope8bit &call, int64_t begin, int64_t end, float *memory);
-  // As forward; also adds their share to grad_weight[N * H], unless that is null. `row` is memory for N * H floats.
-  void (*backward)(const RmsNormRopeBackward &call, int64_t begin, int64_t end, float *turns, float *row,
-                   float *grad_weight);
-};
-
-WK_DECLARE_KERNELS(RmsNormRopeKernels, rms_norm_rope_kernels)
+WK_DECLARE_KERNELS(RmsNormRope8bitKernels, rms_norm_rope_8bit_kernels)
 
 }  // namespace wk
