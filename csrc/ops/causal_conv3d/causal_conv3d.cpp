@@ -12,6 +12,7 @@ constexpr int64_t kBlockRows = 64;   // of products that share a line of weights
 
 // How many blocks a call should have at least, so that threads end together.
 constexpr int64_t kLeastBlocks = 16;
+constexpr int64_t kLeastOutputs = 4096;  // pixels of all frames, for tiles of 4 x 4
 
 int64_t rounded_up(int64_t count, int64_t step) { return (count + step - 1) / step * step; }
 int64_t at_most(int64_t count, int64_t most) { return count < most ? count : most; }
@@ -73,14 +74,15 @@ wk_status check(const Arguments &arguments) {
   return require_all_cpu(kOp, {arguments.out, &x, &weight, arguments.bias, arguments.cache});
 }
 
-// How the output is cut into blocks.
-void cut(CausalConv3d *call, int64_t num_samples) {
+// How the output is cut into blocks. A line of weights meets all rows of a block: as many as may be share it, and where
+// that leaves few blocks, channels are shared among them, though each gathers the rows again.
+void cut(CausalConv3d *call) {
   const int64_t num_tiles = call->tile_rows * call->tile_columns;
   call->block_frames = at_most(call->out_frames, kBlockFrames);
-  const int64_t frame_blocks = num_samples * ((call->out_frames + call->block_frames - 1) / call->block_frames);
-  const int64_t wanted = (num_tiles * frame_blocks + kLeastBlocks - 1) / kLeastBlocks;
-  const int64_t most = rounded_up(kBlockRows / call->block_frames, kTileStep);
-  call->block_tiles = rounded_up(at_most(at_most(wanted, most), num_tiles), kTileStep);
+  call->block_tiles = rounded_up(at_most(kBlockRows / call->block_frames, num_tiles), kTileStep);
+  call->block_groups = call->num_groups;
+  const int64_t parts = (kLeastBlocks + num_blocks(*call) - 1) / num_blocks(*call);
+  call->block_groups = at_most(rounded_up((call->num_groups + parts - 1) / parts, 2), call->num_groups);
 }
 
 wk_status read_call(const Arguments &arguments, CausalConv3d *call) {
@@ -89,6 +91,7 @@ wk_status read_call(const Arguments &arguments, CausalConv3d *call) {
   WK_TRY(read_video("out", out, &call->out));
   if (arguments.cache) WK_TRY(read_video("cache", *arguments.cache, &call->cache));
   call->dtype = x.dtype;
+  call->num_samples = x.shape[0];
   call->num_in = x.shape[1];
   call->num_out = out.shape[1];
   call->rows = x.shape[3];
@@ -100,14 +103,17 @@ wk_status read_call(const Arguments &arguments, CausalConv3d *call) {
   call->stride = {arguments.stride[0], arguments.stride[1], arguments.stride[2]};
   call->top = arguments.padding[0];
   call->left = arguments.padding[2];
-  call->is_winograd = call->kernel.y == 3 && call->kernel.x == 3 && call->stride.y == 1 && call->stride.x == 1;
-  const int64_t tile_side = call->is_winograd ? 2 : 1;
-  call->num_planes = call->is_winograd ? kWinogradPlanes : 1;
-  call->depth = call->is_winograd ? call->num_in : call->kernel.y * call->kernel.x * call->num_in;
-  call->tile_rows = (call->out_rows + tile_side - 1) / tile_side;
-  call->tile_columns = (call->out_columns + tile_side - 1) / tile_side;
+  const bool is_winograd = weight.shape[3] == 3 && weight.shape[4] == 3 && call->stride.y == 1 && call->stride.x == 1;
+  // Few rows would not repay the packing of the larger tiles' weights.
+  const bool is_wide = x.dtype != WK_FLOAT32 && element_count(out) >= out.shape[1] * kLeastOutputs;
+  const int64_t side = !is_winograd ? 1 : is_wide ? 4 : 2;
+  call->tile_side = side;
+  call->num_planes = is_winograd ? (side + 2) * (side + 2) : 1;
+  call->depth = is_winograd ? call->num_in : call->kernel.y * call->kernel.x * call->num_in;
+  call->tile_rows = (call->out_rows + side - 1) / side;
+  call->tile_columns = (call->out_columns + side - 1) / side;
   call->num_groups = (call->num_out + 15) / 16;
-  cut(call, x.shape[0]);
+  cut(call);
   return WK_OK;
 }
 
@@ -142,9 +148,7 @@ extern "C" wk_status wk_causal_conv3d(const wk_tensor *out, const wk_tensor *x, 
   WK_TRY(zeros.allocate_filled(kOp, call.num_in, 0.0f));
   WK_TRY(ones.allocate_filled(kOp, call.block_frames * call.block_tiles, 1.0f));
   prefer_huge_pages(out);
-  const int64_t tile_blocks = (call.tile_rows * call.tile_columns + call.block_tiles - 1) / call.block_tiles;
-  const int64_t frame_blocks = (call.out_frames + call.block_frames - 1) / call.block_frames;
-  parallel_for_threads(x->shape[0] * frame_blocks * tile_blocks, 1, [&](int64_t begin, int64_t end, int32_t thread) {
+  parallel_for_threads(num_blocks(call), 1, [&](int64_t begin, int64_t end, int32_t thread) {
     kernels->forward(call, packed.data(), memory.data() + thread * block_floats, ones.data(), zeros.data(), begin, end);
   });
   return WK_OK;
