@@ -84,6 +84,33 @@ void test_causal_conv3d(int32_t dtype, const Conv &conv) {
   EXPECT_NEAR(out.values(), wanted, tolerance(dtype));
 }
 
+// Against wk_causal_conv3d of doubled frames.
+void test_upsample_conv2d(int32_t dtype) {
+  const int64_t rows = 5, columns = 3, in = 6, num_out = 19;
+  const Values small = numbers(2 * rows * columns * in, 1);
+  Values large;
+  for (int64_t i = 0; i < 2 * 4 * rows * columns * in; ++i) {
+    const int64_t channel = i % in, column = i / in % (2 * columns), row = i / in / (2 * columns);
+    const int64_t frame = row / (2 * rows), pixel = (frame * rows + row % (2 * rows) / 2) * columns + column / 2;
+    large.push_back(small[static_cast<size_t>(pixel * in + channel)]);
+  }
+  const Tensor x({1, 2, rows, columns, in}, dtype, small), doubled({1, 2, 2 * rows, 2 * columns, in}, dtype, large);
+  const Tensor weight({num_out, in, 3, 3}, dtype, numbers(num_out * in * 9, 2));
+  const Tensor with_time({num_out, in, 1, 3, 3}, dtype, weight.values()), bias({num_out}, dtype, numbers(num_out, 3));
+  const Tensor out({1, 2, 2 * rows, 2 * columns, num_out}, dtype),
+      wanted({1, 2, 2 * rows, 2 * columns, num_out}, dtype);
+  const wk_tensor x_view = channels_first(x), doubled_view = channels_first(doubled), out_view = channels_first(out),
+                  wanted_view = channels_first(wanted);
+  const int64_t one[3] = {1, 1, 1}, around[4] = {1, 1, 1, 1};
+  EXPECT_OK(wk_upsample_conv2d(&out_view, &x_view, &weight.view, &bias.view, nullptr));
+  EXPECT_OK(wk_causal_conv3d(&wanted_view, &doubled_view, &with_time.view, &bias.view, nullptr, one, around, nullptr));
+  EXPECT_NEAR(out.values(), wanted.values(), 0.0);
+  EXPECT_REFUSED(wk_upsample_conv2d(&out_view, &x_view, &with_time.view, nullptr, nullptr), WK_ERROR_INVALID_ARGUMENT,
+                 "[O, C, 3, 3]");
+  EXPECT_REFUSED(wk_upsample_conv2d(&x_view, &x_view, &weight.view, nullptr, nullptr), WK_ERROR_INVALID_ARGUMENT,
+                 "out");
+}
+
 void test_refusals() {
   const Tensor x({1, 2, 3, 4, 5}, WK_FLOAT32, numbers(120, 1)), weight({6, 5, 3, 3, 3}, WK_FLOAT32, numbers(810, 2)),
       out({1, 2, 3, 4, 6}, WK_FLOAT32);
@@ -115,6 +142,7 @@ void test_causal_conv3d() {
   };
   for (int32_t dtype : kDtypes) {
     for (const Conv &conv : convs) test_causal_conv3d(dtype, conv);
+    test_upsample_conv2d(dtype);
   }
   const Tensor none({0, 2, 3, 4, 5}, WK_FLOAT32), weight({6, 5, 3, 3, 3}, WK_FLOAT32, numbers(810, 2)),
       no_out({0, 2, 3, 4, 6}, WK_FLOAT32);

@@ -12,7 +12,7 @@ constexpr int64_t kBlockRows = 64;   // of products that share a line of weights
 
 // How many blocks a call should have at least, so that threads end together.
 constexpr int64_t kLeastBlocks = 16;
-constexpr int64_t kLeastOutputs = 4096;  // pixels of all frames, for tiles of 4 x 4
+constexpr int64_t kLeastOutputs = 4096;  // of a frame, for tiles of 4 x 4
 
 int64_t rounded_up(int64_t count, int64_t step) { return (count + step - 1) / step * step; }
 int64_t at_most(int64_t count, int64_t most) { return count < most ? count : most; }
@@ -28,6 +28,7 @@ wk_status read_video(const char *name, const wk_tensor &tensor, Video *video) {
 struct Arguments {
   const wk_tensor *out, *x, *weight, *bias, *cache;
   const int64_t *stride, *padding;
+  int64_t enlarged_bits = 0;  // x stands for frames of so many times as many rows and columns
 };
 
 wk_status check_window(const Arguments &arguments) {
@@ -58,10 +59,10 @@ wk_status check(const Arguments &arguments) {
   WK_REQUIRE(weight.shape[1] == x.shape[1], "[%s] weight must have %lld input channels, got %lld", kOp,
              static_cast<long long>(x.shape[1]), static_cast<long long>(weight.shape[1]));
   WK_TRY(check_window(arguments));
-  const int64_t *stride = arguments.stride, *padding = arguments.padding;
+  const int64_t *stride = arguments.stride, *padding = arguments.padding, bits = arguments.enlarged_bits;
   const int64_t out_shape[5] = {x.shape[0], weight.shape[0], (x.shape[2] - stride[0]) / stride[0] + 1,
-                                (x.shape[3] + padding[0] + padding[1] - weight.shape[3]) / stride[1] + 1,
-                                (x.shape[4] + padding[2] + padding[3] - weight.shape[4]) / stride[2] + 1};
+                                ((x.shape[3] << bits) + padding[0] + padding[1] - weight.shape[3]) / stride[1] + 1,
+                                ((x.shape[4] << bits) + padding[2] + padding[3] - weight.shape[4]) / stride[2] + 1};
   const int64_t cache_shape[5] = {x.shape[0], x.shape[1], weight.shape[2] - stride[0], x.shape[3], x.shape[4]};
   WK_TRY(check_floating(kOp, "out", arguments.out));
   WK_TRY(check_shape(kOp, "out", *arguments.out, 5, out_shape));
@@ -94,8 +95,9 @@ wk_status read_call(const Arguments &arguments, CausalConv3d *call) {
   call->num_samples = x.shape[0];
   call->num_in = x.shape[1];
   call->num_out = out.shape[1];
-  call->rows = x.shape[3];
-  call->columns = x.shape[4];
+  call->rows = x.shape[3] << arguments.enlarged_bits;
+  call->columns = x.shape[4] << arguments.enlarged_bits;
+  call->enlarged_bits = arguments.enlarged_bits;
   call->out_frames = out.shape[2];
   call->out_rows = out.shape[3];
   call->out_columns = out.shape[4];
@@ -104,8 +106,9 @@ wk_status read_call(const Arguments &arguments, CausalConv3d *call) {
   call->top = arguments.padding[0];
   call->left = arguments.padding[2];
   const bool is_winograd = weight.shape[3] == 3 && weight.shape[4] == 3 && call->stride.y == 1 && call->stride.x == 1;
-  // Few rows would not repay the packing of the larger tiles' weights.
-  const bool is_wide = x.dtype != WK_FLOAT32 && element_count(out) >= out.shape[1] * kLeastOutputs;
+  // Few rows would not repay the packing of the larger tiles' weights. A frame alone decides, so that chunks of a video
+  // give what all of it gives.
+  const bool is_wide = x.dtype != WK_FLOAT32 && call->out_rows * call->out_columns >= kLeastOutputs;
   const int64_t side = !is_winograd ? 1 : is_wide ? 4 : 2;
   call->tile_side = side;
   call->num_planes = is_winograd ? (side + 2) * (side + 2) : 1;
@@ -115,6 +118,48 @@ wk_status read_call(const Arguments &arguments, CausalConv3d *call) {
   call->num_groups = (call->num_out + 15) / 16;
   cut(call);
   return WK_OK;
+}
+
+// Needs checked arguments.
+wk_status convolve(const Arguments &arguments) {
+  const wk_tensor &weight = *arguments.weight, &out = *arguments.out;
+  const CausalConv3dKernels *kernels;
+  WK_TRY(select_causal_conv3d_kernels(&kernels));
+  if (element_count(out) == 0) return WK_OK;
+  CausalConv3d call;
+  WK_TRY(read_call(arguments, &call));
+  FloatVector biases;
+  WK_TRY(biases.read(kOp, "bias", arguments.bias, call.num_out));
+  call.bias = biases.data();
+
+  FloatBuffer packed, memory, zeros, ones;
+  WK_TRY(packed.allocate(kOp, call.num_planes * call.num_groups * call.kernel.t * call.depth * 16));
+  ConvWeight weights = {static_cast<const char *>(weight.data), {}};
+  for (int k = 0; k < 5; ++k) weights.stride[k] = weight.stride[k];
+  parallel_for(call.num_groups, 1,
+               [&](int64_t begin, int64_t end) { kernels->pack(call, weights, packed.data(), begin, end); });
+
+  const int64_t block_floats = rounded_up(row_floats(call) + product_floats(call), 16);
+  WK_TRY(memory.allocate(kOp, num_threads() * block_floats));
+  WK_TRY(zeros.allocate_filled(kOp, call.num_in, 0.0f));
+  WK_TRY(ones.allocate_filled(kOp, call.block_frames * call.block_tiles, 1.0f));
+  prefer_huge_pages(&out);
+  parallel_for_threads(num_blocks(call), 1, [&](int64_t begin, int64_t end, int32_t thread) {
+    kernels->forward(call, packed.data(), memory.data() + thread * block_floats, ones.data(), zeros.data(), begin, end);
+  });
+  return WK_OK;
+}
+
+// [O, C, ky, kx] as [O, C, 1, ky, kx].
+wk_tensor with_time(const wk_tensor &weight) {
+  wk_tensor result = weight;
+  result.ndim = 5;
+  for (int k = 4; k > 2; --k) {
+    result.shape[k] = weight.shape[k - 1];
+    result.stride[k] = weight.stride[k - 1];
+  }
+  result.shape[2] = result.stride[2] = 1;
+  return result;
 }
 
 }  // namespace
@@ -127,29 +172,16 @@ extern "C" wk_status wk_causal_conv3d(const wk_tensor *out, const wk_tensor *x, 
                                       const int64_t padding[4], void * /*stream*/) {
   const Arguments arguments = {out, x, weight, bias, cache, stride, padding};
   WK_TRY(check(arguments));
-  const CausalConv3dKernels *kernels;
-  WK_TRY(select_causal_conv3d_kernels(&kernels));
-  if (element_count(*out) == 0) return WK_OK;
-  CausalConv3d call;
-  WK_TRY(read_call(arguments, &call));
-  FloatVector biases;
-  WK_TRY(biases.read(kOp, "bias", bias, call.num_out));
-  call.bias = biases.data();
+  return convolve(arguments);
+}
 
-  FloatBuffer packed, memory, zeros, ones;
-  WK_TRY(packed.allocate(kOp, call.num_planes * call.num_groups * call.kernel.t * call.depth * 16));
-  ConvWeight weights = {static_cast<const char *>(weight->data), {}};
-  for (int k = 0; k < 5; ++k) weights.stride[k] = weight->stride[k];
-  parallel_for(call.num_groups, 1,
-               [&](int64_t begin, int64_t end) { kernels->pack(call, weights, packed.data(), begin, end); });
-
-  const int64_t block_floats = rounded_up(row_floats(call) + product_floats(call), 16);
-  WK_TRY(memory.allocate(kOp, num_threads() * block_floats));
-  WK_TRY(zeros.allocate_filled(kOp, call.num_in, 0.0f));
-  WK_TRY(ones.allocate_filled(kOp, call.block_frames * call.block_tiles, 1.0f));
-  prefer_huge_pages(out);
-  parallel_for_threads(num_blocks(call), 1, [&](int64_t begin, int64_t end, int32_t thread) {
-    kernels->forward(call, packed.data(), memory.data() + thread * block_floats, ones.data(), zeros.data(), begin, end);
-  });
-  return WK_OK;
+extern "C" wk_status wk_upsample_conv2d(const wk_tensor *out, const wk_tensor *x, const wk_tensor *weight,
+                                        const wk_tensor *bias, void * /*stream*/) {
+  const int64_t stride[3] = {1, 1, 1}, padding[4] = {1, 1, 1, 1};
+  WK_REQUIRE(weight->ndim == 4 && weight->shape[2] == 3 && weight->shape[3] == 3,
+             "[upsample_conv2d] weight must have shape [O, C, 3, 3], got %d dimensions", weight->ndim);
+  const wk_tensor kernel = with_time(*weight);
+  const Arguments arguments = {out, x, &kernel, bias, nullptr, stride, padding, 1};
+  WK_TRY(check(arguments));
+  return convolve(arguments);
 }

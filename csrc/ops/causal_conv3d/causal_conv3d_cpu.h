@@ -29,7 +29,8 @@ struct CausalConv3d {
   int32_t dtype;
   int64_t num_samples;
   int64_t num_in, num_out;  // channels
-  int64_t rows, columns;    // of x
+  int64_t rows, columns;    // of x, enlarged
+  int64_t enlarged_bits;    // a pixel of x stands for 2^bits x 2^bits
   int64_t out_frames, out_rows, out_columns;
   Kernel3d kernel, stride;
   int64_t top, left;  // padding before the first row and column

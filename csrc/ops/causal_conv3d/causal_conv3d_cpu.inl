@@ -150,7 +150,8 @@ template <class T>
 WK_INLINE const T *pixel_at(const CausalConv3d &call, const Video &video, const T *frame, int64_t row, int64_t column,
                             const T *zeros) {
   const bool is_inside = row >= 0 && row < call.rows && column >= 0 && column < call.columns;
-  return is_inside ? frame + row * video.row_stride + column * video.pixel_stride : zeros;
+  const int64_t bits = call.enlarged_bits;
+  return is_inside ? frame + (row >> bits) * video.row_stride + (column >> bits) * video.pixel_stride : zeros;
 }
 
 template <int m, class T>

@@ -1,4 +1,5 @@
-"""causal_conv3d through the C library: Winograd's F(2x2, 3x3) for 3 x 3 taps, plain products for others.
+"""causal_conv3d through the C library: Winograd's F(2x2, 3x3), for 16-bit types F(4x4, 3x3), plain products for other
+kernels than 3 x 3. Everything in float32, whatever the type: it leaves no more error than oneDNN's sums.
 
 Channels must lie side by side. x and its history are read where they are: nothing is joined, padded or copied but the
 new history. The gradient is the reference's.
@@ -9,6 +10,7 @@ from torch import Tensor
 
 from wan_kernels import native
 from wan_kernels.common.cpu import reject_tensors
+from wan_kernels.common.video import layout_of
 from wan_kernels.dispatch import register_backend
 from wan_kernels.ops.causal_conv3d import reference
 
@@ -26,9 +28,9 @@ def reject(
     padding: list[int],
     return_cache: bool,
 ) -> str | None:
-    if reference.layout_of(x) is not torch.channels_last_3d or not (cache is None or has_channels_inside(cache)):
+    if layout_of(x) is not torch.channels_last_3d or not (cache is None or has_channels_inside(cache)):
         return "needs x in channels-last order"
-    return reject_tensors(x, weight, *(each for each in (bias, cache) if each is not None))
+    return reject_tensors(x, weight, bias, cache)
 
 
 def forward(
