@@ -304,7 +304,8 @@ def convert(
     if not checked:
         raise FileNotFoundError(f"[convert] {source} must hold a DiT, a VAE or a text encoder, got none of them")
     if left_out := _left_out(source, [found for found, _ in pairs]):
-        warnings.warn(f"[convert] left out, because no network that was converted takes them: {', '.join(left_out)}", stacklevel=2)
+        reason = "because no network that was converted takes them"
+        warnings.warn(f"[convert] left out, {reason}: {', '.join(left_out)}", stacklevel=2)
     written: list[Path] = []
     for place, config, tensors in checked:
         written += _write(place, config, tensors, max_shard_bytes)

@@ -12,7 +12,16 @@ from typing import Any, Generic, Literal, TypeVar
 from torch import nn
 
 from wan_model import conversion
-from wan_model.config import PRESETS, UMT5_XXL, WAN21_VAE, WAN22_VAE, DiTConfig, ModelConfig, TextEncoderConfig, VAEConfig
+from wan_model.config import (
+    PRESETS,
+    UMT5_XXL,
+    WAN21_VAE,
+    WAN22_VAE,
+    DiTConfig,
+    ModelConfig,
+    TextEncoderConfig,
+    VAEConfig,
+)
 from wan_model.dit import DiT
 from wan_model.tensor_files import has_tensors, read_json
 from wan_model.text_encoder import TextEncoder

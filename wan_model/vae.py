@@ -36,6 +36,11 @@ def bias_of(conv: nn.Conv2d | nn.Conv3d) -> Tensor:
     return conv.bias
 
 
+def channels_last(x_BCTYX: Tensor) -> Tensor:
+    """The order of every activation: kernels read a pixel's channels side by side."""
+    return x_BCTYX.contiguous(memory_format=torch.channels_last_3d)
+
+
 class CausalConv3d(nn.Conv3d):
     """A 3D convolution that sees `kernel - stride` frames of the past, kept in the state."""
 
@@ -150,7 +155,7 @@ class Downsample(nn.Module):
             return self.time_conv(rest, state)
         # The first frame passes through untouched and is the past of the frames that follow.
         past: State = {} if state is None else state
-        past[self.time_conv] = first.contiguous()
+        past[self.time_conv] = channels_last(first)
         return torch.cat([first, self.time_conv(rest, past)], dim=2) if rest.shape[2] else first
 
 
@@ -173,8 +178,8 @@ class Upsample(nn.Module):
         first, rest = split_first(self, x_BCTYX, state)
         if rest.shape[2]:
             assert self.time_conv is not None
-            pairs = self.time_conv(rest, state).unflatten(1, (2, -1))  # [B, 2, C, T, Y, X]
-            rest = torch.stack([pairs[:, 0], pairs[:, 1]], dim=3).flatten(2, 3)
+            pairs = self.time_conv(channels_last(rest), state).unflatten(1, (2, -1))  # [B, 2, C, T, Y, X]
+            rest = channels_last(torch.stack([pairs[:, 0], pairs[:, 1]], dim=3).flatten(2, 3))
         if first is None:
             return rest
         return torch.cat([first, rest], dim=2) if rest.shape[2] else first
@@ -287,13 +292,13 @@ class WanVAE(nn.Module):
 
     def moments(self, video_BCTYX: Tensor, state: State | None = None) -> tuple[Tensor, Tensor]:
         """Mean and log-variance of the posterior, [B, Z, 1 + (T - 1) / 4, Y / S, X / S] each, unnormalised."""
-        patches = patchify(video_BCTYX, self.config.patch_size)
+        patches = channels_last(patchify(video_BCTYX, self.config.patch_size))
         mean, log_variance = self.conv1(self.encoder(patches, state)).chunk(2, dim=1)
         return mean, log_variance
 
     def reconstruct(self, z_BZTYX: Tensor, state: State | None = None) -> Tensor:
         """Pixels from unnormalised latents, not clamped: a clamped decoder has no gradient where it saturates."""
-        return unpatchify(self.decoder(self.conv2(z_BZTYX), state), self.config.patch_size)
+        return unpatchify(self.decoder(self.conv2(channels_last(z_BZTYX)), state), self.config.patch_size)
 
     @torch.no_grad()
     def encode(self, video_BCTYX: Tensor, chunk: int = 1) -> Tensor:

@@ -3,7 +3,8 @@
 Letters: B batch, C channels, T frames, Y rows, X columns. A stride counts (frames, pixels); pixels along both sides.
 
 The first frame of a video stands alone, so it takes no part in folding time: averaging pads frames of zeros on its
-left, duplicating drops its copies. A chunk that does not start the video holds whole groups of frames, and gets neither.
+left, duplicating drops its copies. Chunks that do not start the video hold whole groups of frames, and need neither.
+The two shortcuts leave a pixel's channels side by side in memory, as the layers that they lead around do.
 Source: Wan2.2 at 42bf4cf, modules/vae2_2.py.
 """
 
@@ -42,7 +43,7 @@ def average_down(x_BCTYX: Tensor, out_dim: int, stride: Stride, *, starts_video:
     B, C, T, Y, X = x_BCTYX.shape
     grid = (T // frames, Y // pixels, X // pixels)
     blocks = x_BCTYX.reshape(B, C, grid[0], frames, grid[1], pixels, grid[2], pixels)
-    return blocks.permute(0, 1, 3, 5, 7, 2, 4, 6).reshape(B, out_dim, -1, *grid).mean(2)
+    return blocks.permute(0, 2, 4, 6, 1, 3, 5, 7).reshape(B, *grid, out_dim, -1).mean(-1).permute(0, 4, 1, 2, 3)
 
 
 def duplicate_up(x_BCTYX: Tensor, out_dim: int, stride: Stride, *, starts_video: bool) -> Tensor:
@@ -55,6 +56,6 @@ def duplicate_up(x_BCTYX: Tensor, out_dim: int, stride: Stride, *, starts_video:
     B, C, T, Y, X = x_BCTYX.shape
     repeats = out_dim * frames * pixels**2 // C
     copies = x_BCTYX.unsqueeze(2).expand(B, C, repeats, T, Y, X)
-    blocks = copies.reshape(B, out_dim, frames, pixels, pixels, T, Y, X).permute(0, 1, 5, 2, 6, 3, 7, 4)
-    y_BCTYX = blocks.reshape(B, out_dim, T * frames, Y * pixels, X * pixels)
+    blocks = copies.reshape(B, out_dim, frames, pixels, pixels, T, Y, X).permute(0, 5, 2, 6, 3, 7, 4, 1)
+    y_BCTYX = blocks.reshape(B, T * frames, Y * pixels, X * pixels, out_dim).permute(0, 4, 1, 2, 3)
     return y_BCTYX[:, :, frames - 1 :] if starts_video else y_BCTYX

@@ -355,6 +355,22 @@ WK_API wk_status wk_guided_update(const wk_tensor *result, const wk_tensor *deno
                                   double guidance_scale, double sigma, const double base_weights[4],
                                   const double weights[3], void *stream);
 
+/* ---- causal_conv3d ---------------------------------------------------------------------------------------------- */
+
+/* conv3d(cat(cache, x), weight) + bias: a convolution that sees the past, never the future.
+ *
+ * x       [B, C, T, Y, X], fp32, bf16 or fp16; its channels must lie side by side, the other strides may be any.
+ * weight  [O, C, kt, ky, kx], any strides; bias [O] or NULL. x's dtype.
+ * cache   [B, C, kt - stride_t, Y, X], the frames before x, laid out as x may be; NULL: zeros.
+ * stride  (t, y, x), stride_t <= kt. padding: rows of zeros at (top, bottom, left, right).
+ * out     [B, O, T', Y', X'], x's dtype, laid out as x may be.
+ * Numerics: fp32, rounded once. For ky = kx = 3 and stride (any, 1, 1) Winograd's F(2x2, 3x3): NaN reaches the outputs
+ * whose window holds it; an infinity makes some of them NaN. Memory of the call: the weights in fp32 (16 / 9 of them
+ * for Winograd) and a block for each thread. CPU only. */
+WK_API wk_status wk_causal_conv3d(const wk_tensor *out, const wk_tensor *x, const wk_tensor *weight,
+                                  const wk_tensor *bias, const wk_tensor *cache, const int64_t stride[3],
+                                  const int64_t padding[4], void *stream);
+
 /* ---- attention -------------------------------------------------------------------------------------------------- */
 
 /* softmax(q k^T * scale) v per head; lse = log(sum(exp(q k^T * scale))).

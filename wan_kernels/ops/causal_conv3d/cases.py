@@ -71,6 +71,16 @@ CASES = (
     Case("short_chunk", same((2, 8, 1, 6, 7), 12, has_cache=True)),
     Case("image", same((3, 8, 1, 6, 7), 12)),
     Case("channels_last", same((2, 8, 5, 6, 7), 12, has_cache=True, is_channels_last=True)),
+    Case("pixels_4551_channels_last", same((1, 8, 3, 37, 41), 20, has_cache=True, is_channels_last=True)),
+    Case("frames_19_channels_last", same((2, 3, 19, 4, 6), 34, is_channels_last=True)),
+    Case("pointwise_channels_last", video((2, 16, 3, 5, 4), 40, kernel=(1, 1, 1), is_channels_last=True)),
+    Case(
+        "halve_time_channels_last",
+        video((1, 8, 4, 3, 5), 8, (3, 1, 1), (2, 1, 1), has_cache=True, is_channels_last=True),
+    ),
+    Case(
+        "halve_all_channels_last", video((2, 4, 6, 7, 9), 6, (3, 3, 3), (2, 2, 2), (1, 0, 2, 1), is_channels_last=True)
+    ),
     Case("image_channels_last", same((2, 8, 1, 6, 7), 12, is_channels_last=True)),
     Case("no_bias", same((1, 8, 3, 6, 7), 12, has_bias=False)),
     Case("pointwise", video((2, 16, 3, 5, 4), 8, kernel=(1, 1, 1))),
