@@ -1,7 +1,7 @@
 """The VAEs of Wan: causal 3D autoencoders that run in chunks of any length. One definition for both.
 
-2.1 makes a latent of 4 frames and 8x8 pixels. 2.2, of 16x16: it folds squares of pixels into channels first, and every
-level has a shortcut around it that has no weights (`vae_folding`). A `VAEConfig` says which.
+That of 2.1 makes one latent of 4 frames and 8x8 pixels, that of 2.2 of 4 frames and 16x16: it folds squares of pixels
+into channels first, and leads a shortcut without weights around every level (`vae_folding`). A `VAEConfig` says which.
 
 Letters: B batch, C channels, T frames, Y rows, X columns (of whatever grid the layer works on), Z latent channels,
 S pixels to a latent along one side (8 or 16).
@@ -305,14 +305,14 @@ class WanVAE(nn.Module):
         """Normalised posterior means of a video.
 
         Args:
-            video_BCTYX: [B, 3, T, Y, X] in [-1, 1], T = 4n + 1, Y and X multiples of S.
+            video_BCTYX: [B, 3, T, Y, X] in [-1, 1], T = 4n + 1, Y and X multiples of 8.
             chunk: latent frames worked on at a time; memory grows with it, the result does not depend on it.
 
         Returns:
-            [B, Z, 1 + (T - 1) / 4, Y / S, X / S] in the dtype of the weights.
+            [B, Z, 1 + (T - 1) / 4, Y / 8, X / 8] in the dtype of the weights.
 
         Raises:
-            ValueError: T is not 4n + 1, or Y or X is not a multiple of S, or chunk < 1.
+            ValueError: T is not 4n + 1, or Y or X is not a multiple of 8, or chunk < 1.
         """
         stride, space = self.config.temporal_stride, self.config.spatial_stride
         _, _, T, Y, X = video_BCTYX.shape
@@ -327,7 +327,7 @@ class WanVAE(nn.Module):
 
     @torch.no_grad()
     def decode(self, z_BZTYX: Tensor, chunk: int = 1) -> Tensor:
-        """The video of normalised latents, [B, 3, 1 + 4 (T - 1), S Y, S X] in [-1, 1]; `chunk` as in `encode`."""
+        """The video of normalised latents, [B, 3, 1 + 4 (T - 1), 8 Y, 8 X] in [-1, 1]; `chunk` as in `encode`."""
         return torch.cat(list(self.decode_chunks(z_BZTYX, chunk)), dim=2)
 
     @torch.no_grad()
