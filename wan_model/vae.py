@@ -170,8 +170,9 @@ class Upsample(nn.Module):
     def forward(self, x_BCTYX: Tensor, state: State | None = None) -> Tensor:
         if self.time_conv is not None:
             x_BCTYX = self.double_frames(x_BCTYX, state)
-        x_BCTYX = F.interpolate(x_BCTYX, scale_factor=(1, 2, 2), mode="nearest-exact")
-        return frame_conv(x_BCTYX, self.resample[1], padding=(1, 1, 1, 1))
+        conv = self.resample[1]
+        assert isinstance(conv, nn.Conv2d)
+        return wk.upsample_conv2d(x_BCTYX, conv.weight.to(x_BCTYX.dtype), bias_of(conv).to(x_BCTYX.dtype))
 
     def double_frames(self, x_BCTYX: Tensor, state: State | None) -> Tensor:
         """Two frames from each; the first frame stays single, and the temporal convolution never sees it."""
