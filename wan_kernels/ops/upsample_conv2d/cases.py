@@ -32,6 +32,7 @@ def sliced(make: Inputs) -> tuple[Any, ...]:
 CASES = (
     Case("decoder_192_360p_4f", frames((1, 192, 4, 180, 320), 96), is_heavy=True),
     Case("decoder_384_90p_1f", frames((1, 384, 1, 90, 160), 192), is_heavy=True),
+    Case("decoder_192_60p_4f", frames((1, 192, 4, 60, 104), 96), is_heavy=True),
     Case("contiguous", frames((2, 8, 3, 5, 4), 6, is_channels_last=False)),
     Case("channels_last", frames((2, 8, 3, 5, 4), 6)),
     Case("no_bias_channels_last", frames((1, 20, 2, 3, 7), 33, has_bias=False)),
