@@ -50,9 +50,15 @@ class CausalConv3d(nn.Conv3d):
         weight, bias = self.weight.to(x_BCTYX.dtype), bias_of(self).to(x_BCTYX.dtype)
         if state is None:
             return wk.causal_conv3d(x_BCTYX, weight, bias, stride=self.stride, padding=padding)
-        y_BCTYX, state[self] = wk.causal_conv3d(
-            x_BCTYX, weight, bias, state.get(self), stride=self.stride, padding=padding, return_cache=True
-        )
+        past = state.get(self)
+        num_frames, step = x_BCTYX.shape[2], self.stride[0]
+        if past is None or torch.is_grad_enabled() or num_frames < past.shape[2] or num_frames % step:
+            y_BCTYX, state[self] = wk.causal_conv3d(
+                x_BCTYX, weight, bias, past, stride=self.stride, padding=padding, return_cache=True
+            )
+            return y_BCTYX
+        y_BCTYX = wk.causal_conv3d(x_BCTYX, weight, bias, past, stride=self.stride, padding=padding)
+        past.copy_(x_BCTYX[:, :, num_frames - past.shape[2] :])  # in place: whole frames of many channels
         return y_BCTYX
 
 
@@ -73,8 +79,12 @@ class CausalSequential(nn.Sequential):
 
     def forward(self, x: Tensor, state: State | None = None) -> Tensor:
         for layer in self:
-            x = layer(x, state) if isinstance(layer, STATEFUL) else layer(x)
+            x = run(layer, x, state)
         return x
+
+
+def run(layer: nn.Module, x: Tensor, state: State | None) -> Tensor:
+    return layer(x, state) if isinstance(layer, STATEFUL) else layer(x)
 
 
 class ResidualBlock(nn.Module):
@@ -155,7 +165,7 @@ class Downsample(nn.Module):
             return self.time_conv(rest, state)
         # The first frame passes through untouched and is the past of the frames that follow.
         past: State = {} if state is None else state
-        past[self.time_conv] = channels_last(first)
+        past[self.time_conv] = first.clone(memory_format=torch.channels_last_3d)  # it will be written to
         return torch.cat([first, self.time_conv(rest, past)], dim=2) if rest.shape[2] else first
 
 
@@ -252,7 +262,10 @@ class Encoder3d(nn.Module):
         self.head = head(dims[-1], 2 * config.z_dim)
 
     def forward(self, x_BCTYX: Tensor, state: State | None = None) -> Tensor:
-        return self.head(self.middle(self.downsamples(self.conv1(x_BCTYX, state), state), state), state)
+        # One loop: a chain of calls would hold each one's input, whole frames of many channels, until the next returns.
+        for layer in (self.conv1, *self.downsamples, *self.middle, *self.head):
+            x_BCTYX = run(layer, x_BCTYX, state)
+        return x_BCTYX
 
 
 class Decoder3d(nn.Module):
@@ -273,7 +286,9 @@ class Decoder3d(nn.Module):
         self.head = head(dims[-1], config.pixel_dim)
 
     def forward(self, z_BZTYX: Tensor, state: State | None = None) -> Tensor:
-        return self.head(self.upsamples(self.middle(self.conv1(z_BZTYX, state), state), state), state)
+        for layer in (self.conv1, *self.middle, *self.upsamples, *self.head):  # one loop, as in the encoder
+            z_BZTYX = run(layer, z_BZTYX, state)
+        return z_BZTYX
 
 
 class WanVAE(nn.Module):
