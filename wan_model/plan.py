@@ -220,7 +220,7 @@ def trace_decode(config: ModelConfig, shape: tuple[int, int, int, int]) -> Trace
 
     def trace_frames(count: int) -> Trace:
         latents = torch.empty(1, shape[0], count, *shape[2:], device="meta")
-        return trace(lambda: [None for _ in vae.decode_chunks(latents)])
+        return trace(lambda: [None for _ in vae.decode_stream([latents])])
 
     if num_latents <= 3:
         return trace_frames(num_latents)

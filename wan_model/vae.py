@@ -12,7 +12,7 @@ needs no autocast. Attribute names are those of `Wan2.1_VAE.pth`.
 Source: arXiv 2503.20314, section 4.1; Wan2.1 at 9737cba, modules/vae.py.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from itertools import pairwise
 
 import torch
@@ -21,6 +21,7 @@ from torch import Tensor, nn
 
 import wan_kernels as wk
 from wan_model.config import VAEConfig
+from wan_model.vae_stream import check_chunk, check_num_frames, check_sides, regroup
 
 State = dict[nn.Module, Tensor]
 
@@ -243,12 +244,11 @@ class WanVAE(nn.Module):
         """Pixels from unnormalised latents, not clamped: a clamped decoder has no gradient where it saturates."""
         return self.decoder(self.conv2(z_BZTYX), state)
 
-    @torch.no_grad()
     def encode(self, video_BCTYX: Tensor, chunk: int = 1) -> Tensor:
-        """Normalised posterior means of a video.
+        """Normalised posterior means of a video: `encode_stream` of it, joined.
 
         Args:
-            video_BCTYX: [B, 3, T, Y, X] in [-1, 1], T = 4n + 1, Y and X multiples of 8.
+            video_BCTYX: [B, 3, T, Y, X] in [-1, 1], T = 4n + 1, Y and X multiples of 8 (the strides of the config).
             chunk: latent frames worked on at a time; memory grows with it, the result does not depend on it.
 
         Returns:
@@ -257,29 +257,64 @@ class WanVAE(nn.Module):
         Raises:
             ValueError: T is not 4n + 1, or Y or X is not a multiple of 8, or chunk < 1.
         """
-        stride, space = self.config.temporal_stride, self.config.spatial_stride
-        _, _, T, Y, X = video_BCTYX.shape
-        if T % stride != 1 or Y % space or X % space:
-            raise ValueError(
-                f"[vae] video must have {stride}n + 1 frames and sides divisible by {space}, got {T} frames of {X}x{Y}"
-            )
-        state: State = {}
-        sizes = chunk_sizes(T, first=1 + stride * (check_chunk(chunk) - 1), later=stride * chunk)
-        means = [self.moments(part, state)[0] for part in video_BCTYX.to(self.dtype).split(sizes, dim=2)]
-        return (torch.cat(means, dim=2) - self.statistics("mean")) / self.statistics("std")
+        check_num_frames(video_BCTYX.shape[2], self.config.temporal_stride)
+        return torch.cat(list(self.encode_stream([video_BCTYX], chunk)), dim=2)
 
-    @torch.no_grad()
     def decode(self, z_BZTYX: Tensor, chunk: int = 1) -> Tensor:
         """The video of normalised latents, [B, 3, 1 + 4 (T - 1), 8 Y, 8 X] in [-1, 1]; `chunk` as in `encode`."""
-        return torch.cat(list(self.decode_chunks(z_BZTYX, chunk)), dim=2)
+        return torch.cat(list(self.decode_stream([z_BZTYX], chunk)), dim=2)
 
     @torch.no_grad()
-    def decode_chunks(self, z_BZTYX: Tensor, chunk: int = 1) -> Iterator[Tensor]:
-        """`decode`, piece by piece: yields the frames of `chunk` latents at a time."""
-        z_BZTYX = z_BZTYX.to(self.dtype) * self.statistics("std") + self.statistics("mean")
+    def encode_stream(self, frames: Iterable[Tensor], chunk: int = 1) -> Iterator[Tensor]:
+        """Normalised latents of a video that comes piece by piece, as soon as `chunk` of them are complete.
+
+        Memory does not grow with the length of the video, and how it is cut into pieces changes no bit.
+
+        Args:
+            frames: pieces [B, 3, t, Y, X] in [-1, 1], any t >= 1 each, on any device.
+            chunk: as in `encode`. The first group of frames is 1 + 4 (chunk - 1) long, later ones 4 chunk.
+
+        Yields:
+            [B, Z, chunk, Y / 8, X / 8] in the dtype and on the device of the weights; the last may be shorter.
+
+        Raises:
+            ValueError: the stream is empty, ends in the middle of a latent (its length is not 4n + 1) or changes its
+                size, or Y or X is not a multiple of 8, or chunk < 1.
+        """
+        stride, space = self.config.temporal_stride, self.config.spatial_stride
+        first, later = 1 + stride * (check_chunk(chunk) - 1), stride * chunk
+        mean, std = self.statistics("mean"), self.statistics("std")
         state: State = {}
-        for part in z_BZTYX.split(check_chunk(chunk), dim=2):
-            yield self.reconstruct(part, state).clamp_(-1, 1)
+        num_frames = 0
+        for group in regroup(frames, channels=3, first=first, later=later):
+            check_sides(*group.shape[3:], space)
+            num_frames += group.shape[2]
+            whole = group.shape[2] - (num_frames - 1) % stride
+            if whole:
+                yield (self.moments(group[:, :, :whole].to(mean), state)[0] - mean) / std
+        check_num_frames(num_frames, stride)
+
+    @torch.no_grad()
+    def decode_stream(self, latents: Iterable[Tensor], chunk: int = 1) -> Iterator[Tensor]:
+        """The frames of normalised latents that come piece by piece, as soon as `chunk` of them are there.
+
+        Memory does not grow with the length of the video, and how it is cut into pieces changes no bit.
+
+        Args:
+            latents: pieces [B, Z, t, Y, X], any t >= 1 each, on any device.
+            chunk: latent frames worked on at a time.
+
+        Yields:
+            [B, 3, 4 chunk, 8 Y, 8 X] in [-1, 1], 3 frames fewer the first time; the last may be shorter.
+
+        Raises:
+            ValueError: the stream is empty, changes its size, or has not Z channels; chunk < 1.
+        """
+        mean, std = self.statistics("mean"), self.statistics("std")
+        state: State = {}
+        chunk = check_chunk(chunk)
+        for group in regroup(latents, channels=self.config.z_dim, first=chunk, later=chunk):
+            yield self.reconstruct(group.to(mean) * std + mean, state).clamp_(-1, 1)
 
     def statistics(self, which: str) -> Tensor:
         """The per-channel latent mean or deviation, [1, Z, 1, 1, 1]."""
@@ -289,17 +324,3 @@ class WanVAE(nn.Module):
     @property
     def dtype(self) -> torch.dtype:
         return self.conv2.weight.dtype
-
-
-def check_chunk(chunk: int) -> int:
-    if chunk < 1:
-        raise ValueError(f"[vae] chunk must be at least 1 latent frame, got {chunk}")
-    return chunk
-
-
-def chunk_sizes(total: int, *, first: int, later: int) -> list[int]:
-    """Lengths that sum to `total`: one of `first`, then as many of `later` as fit, then the rest."""
-    sizes = [min(first, total)]
-    while (left := total - sum(sizes)) > 0:
-        sizes.append(min(later, left))
-    return sizes

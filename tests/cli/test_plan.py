@@ -85,7 +85,7 @@ def test_three_latent_frames_stand_for_all():
     shape = latent_shape(config, (32, 32), 29)
     vae = plans._on_meta(lambda: WanVAE(config.vae))
     latents = torch.empty(1, *shape, device="meta")
-    whole = trace(lambda: [None for _ in vae.decode_chunks(latents)])
+    whole = trace(lambda: [None for _ in vae.decode_stream([latents])])
     assert count(plans.trace_decode(config, shape)) == count(whole)
 
 
