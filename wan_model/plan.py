@@ -188,7 +188,7 @@ def gigabytes(count: float) -> str:
 
 def num_parameters(build: Callable[[], nn.Module]) -> int:
     """Parameters of a network that is never allocated."""
-    return sum(parameter.numel() for parameter in _on_meta(build).parameters())
+    return sum(parameter.numel() for parameter in on_meta(build).parameters())
 
 
 @cache
@@ -199,7 +199,7 @@ def trace_forward(config: ModelConfig, shape: tuple[int, int, int, int], dtype: 
     context = torch.empty(1, config.dit.text_len, config.dit.text_dim, device="meta", dtype=dtype)
 
     def trace_layers(num_layers: int) -> Trace:
-        dit = _on_meta(lambda: DiT(replace(config.dit, num_layers=num_layers))).to(dtype)
+        dit = on_meta(lambda: DiT(replace(config.dit, num_layers=num_layers))).to(dtype)
         return trace(lambda: dit(latents, timestep, context))
 
     # The very first run also builds tables that later ones find in a cache.
@@ -215,7 +215,7 @@ def trace_decode(config: ModelConfig, shape: tuple[int, int, int, int]) -> Trace
     """
     if (vae_config := config.vae) is None:
         return Trace()
-    vae = _on_meta(lambda: WanVAE(vae_config))
+    vae = on_meta(lambda: WanVAE(vae_config))
     num_latents = shape[1]
 
     def trace_frames(count: int) -> Trace:
@@ -227,7 +227,7 @@ def trace_decode(config: ModelConfig, shape: tuple[int, int, int, int]) -> Trace
     return extrapolate(trace_frames(2), trace_frames(3), num_latents - 2)
 
 
-def _on_meta(build: Callable[[], Network]) -> Network:
+def on_meta(build: Callable[[], Network]) -> Network:
     with torch.device("meta"), _NoInitialisation():
         return build().requires_grad_(False).eval()
 

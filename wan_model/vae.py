@@ -287,7 +287,7 @@ class WanVAE(nn.Module):
         state: State = {}
         num_frames = 0
         for group in regroup(frames, channels=3, first=first, later=later):
-            check_sides(*group.shape[3:], space)
+            check_sides(group.shape[3], group.shape[4], space)
             num_frames += group.shape[2]
             whole = group.shape[2] - (num_frames - 1) % stride
             if whole:

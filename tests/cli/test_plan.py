@@ -71,7 +71,7 @@ def count(traced):
 def test_two_blocks_stand_for_all():
     config = dataclasses.replace(get_preset("tiny"), dit=dataclasses.replace(get_preset("tiny").dit, num_layers=5))
     shape = latent_shape(config, (96, 96), 17)
-    dit = plans._on_meta(lambda: DiT(config.dit))
+    dit = plans.on_meta(lambda: DiT(config.dit))
     with torch.device("meta"):
         inputs = (torch.empty(1, *shape), torch.empty(1), torch.empty(1, config.dit.text_len, config.dit.text_dim))
     rope_tables.cache_clear()
@@ -83,7 +83,7 @@ def test_two_blocks_stand_for_all():
 def test_three_latent_frames_stand_for_all():
     config = get_preset("tiny")
     shape = latent_shape(config, (32, 32), 29)
-    vae = plans._on_meta(lambda: WanVAE(config.vae))
+    vae = plans.on_meta(lambda: WanVAE(config.vae))
     latents = torch.empty(1, *shape, device="meta")
     whole = trace(lambda: [None for _ in vae.decode_stream([latents])])
     assert count(plans.trace_decode(config, shape)) == count(whole)
