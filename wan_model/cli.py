@@ -10,6 +10,8 @@ from typing import Annotated, Any
 import typer
 
 import wan_model
+from wan_model.cli_options import DeviceOption, FramesOption, JsonFlag, ModelOption, SizeOption
+from wan_model.cli_vae import vae_app
 
 EXIT_BAD_INPUT = 2
 EXIT_INTERRUPTED = 130
@@ -26,12 +28,7 @@ kernels_app = typer.Typer(help="What the kernel library holds.", no_args_is_help
 bench_app = typer.Typer(help="Measure.", no_args_is_help=True)
 app.add_typer(kernels_app, name="kernels")
 app.add_typer(bench_app, name="bench")
-
-ModelOption = Annotated[str, typer.Option("--model", help='"tiny", or the directory of a released checkpoint.')]
-SizeOption = Annotated[str | None, typer.Option("--size", help="Width x height in pixels, as in 832x480.")]
-FramesOption = Annotated[int | None, typer.Option("--frames", help="Number of frames, 4n + 1; 1 makes an image.")]
-DeviceOption = Annotated[str | None, typer.Option("--device", help="cpu or cuda; the GPU where there is one.")]
-JsonFlag = Annotated[bool, typer.Option("--json", help="Print JSON instead of tables.")]
+app.add_typer(vae_app, name="vae")
 
 
 def show_version(asked: bool) -> None:

@@ -297,5 +297,5 @@ def fits_joint_guidance(pipeline: Pipeline, settings: Settings) -> bool:
 
 def decode(vae: WanVAE, latents_BCTYX: Tensor) -> Tensor:
     """Pixels on the CPU, one video and one latent frame at a time, so that memory does not grow with either."""
-    parts = ([part.float().cpu() for part in vae.decode_chunks(latents)] for latents in latents_BCTYX.split(1))
+    parts = ([part.float().cpu() for part in vae.decode_stream([latents])] for latents in latents_BCTYX.split(1))
     return torch.cat([torch.cat(frames, dim=2) for frames in parts])

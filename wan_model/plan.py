@@ -185,7 +185,7 @@ def gigabytes(count: float) -> str:
 
 def num_parameters(build: Callable[[], nn.Module]) -> int:
     """Parameters of a network that is never allocated."""
-    return sum(parameter.numel() for parameter in _on_meta(build).parameters())
+    return sum(parameter.numel() for parameter in on_meta(build).parameters())
 
 
 @cache
@@ -196,7 +196,7 @@ def trace_forward(config: ModelConfig, shape: tuple[int, int, int, int], dtype: 
     context = torch.empty(1, config.dit.text_len, config.dit.text_dim, device="meta", dtype=dtype)
 
     def trace_layers(num_layers: int) -> Trace:
-        dit = _on_meta(lambda: DiT(replace(config.dit, num_layers=num_layers))).to(dtype)
+        dit = on_meta(lambda: DiT(replace(config.dit, num_layers=num_layers))).to(dtype)
         return trace(lambda: dit(latents, timestep, context))
 
     # The very first run also builds tables that later ones find in a cache.
@@ -210,19 +210,19 @@ def trace_decode(config: ModelConfig, shape: tuple[int, int, int, int]) -> Trace
 
     The first frame stands alone and the second finds empty caches; from the third on all are alike.
     """
-    vae = _on_meta(lambda: WanVAE(config.vae))
+    vae = on_meta(lambda: WanVAE(config.vae))
     num_latents = shape[1]
 
     def trace_frames(count: int) -> Trace:
         latents = torch.empty(1, shape[0], count, *shape[2:], device="meta")
-        return trace(lambda: [None for _ in vae.decode_chunks(latents)])
+        return trace(lambda: [None for _ in vae.decode_stream([latents])])
 
     if num_latents <= 3:
         return trace_frames(num_latents)
     return extrapolate(trace_frames(2), trace_frames(3), num_latents - 2)
 
 
-def _on_meta(build: Callable[[], Network]) -> Network:
+def on_meta(build: Callable[[], Network]) -> Network:
     with torch.device("meta"), _NoInitialisation():
         return build().requires_grad_(False).eval()
 

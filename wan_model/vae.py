@@ -16,7 +16,7 @@ needs no autocast. Attribute names are those of `Wan2.1_VAE.pth` and `Wan2.2_VAE
 Source: arXiv 2503.20314, section 4.1; Wan2.1 at 9737cba, modules/vae.py; Wan2.2 at 42bf4cf, modules/vae2_2.py.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from itertools import pairwise
 
 import torch
@@ -26,6 +26,7 @@ from torch import Tensor, nn
 import wan_kernels as wk
 from wan_model.config import VAEConfig
 from wan_model.vae_folding import Stride, average_down, duplicate_up, patchify, unpatchify
+from wan_model.vae_stream import check_chunk, check_num_frames, check_sides, regroup
 
 State = dict[nn.Module, Tensor]
 
@@ -316,43 +317,77 @@ class WanVAE(nn.Module):
         """Pixels from unnormalised latents, not clamped: a clamped decoder has no gradient where it saturates."""
         return unpatchify(self.decoder(self.conv2(channels_last(z_BZTYX)), state), self.config.patch_size)
 
-    @torch.no_grad()
     def encode(self, video_BCTYX: Tensor, chunk: int = 1) -> Tensor:
-        """Normalised posterior means of a video.
+        """Normalised posterior means of a video: `encode_stream` of it, joined.
 
         Args:
-            video_BCTYX: [B, 3, T, Y, X] in [-1, 1], T = 4n + 1, Y and X multiples of 8.
+            video_BCTYX: [B, 3, T, Y, X] in [-1, 1], T = 4n + 1, Y and X multiples of S.
             chunk: latent frames worked on at a time; memory grows with it, the result does not depend on it.
 
         Returns:
-            [B, Z, 1 + (T - 1) / 4, Y / 8, X / 8] in the dtype of the weights.
+            [B, Z, 1 + (T - 1) / 4, Y / S, X / S] in the dtype of the weights.
 
         Raises:
-            ValueError: T is not 4n + 1, or Y or X is not a multiple of 8, or chunk < 1.
+            ValueError: T is not 4n + 1, or Y or X is not a multiple of S, or chunk < 1.
+        """
+        check_num_frames(video_BCTYX.shape[2], self.config.temporal_stride)
+        return torch.cat(list(self.encode_stream([video_BCTYX], chunk)), dim=2)
+
+    def decode(self, z_BZTYX: Tensor, chunk: int = 1) -> Tensor:
+        """The video of normalised latents, [B, 3, 1 + 4 (T - 1), S Y, S X] in [-1, 1]; `chunk` as in `encode`."""
+        return torch.cat(list(self.decode_stream([z_BZTYX], chunk)), dim=2)
+
+    @torch.no_grad()
+    def encode_stream(self, frames: Iterable[Tensor], chunk: int = 1) -> Iterator[Tensor]:
+        """Normalised latents of a video that comes piece by piece, as soon as `chunk` of them are complete.
+
+        Memory does not grow with the length of the video, and how it is cut into pieces changes no bit.
+
+        Args:
+            frames: pieces [B, 3, t, Y, X] in [-1, 1], any t >= 1 each, on any device.
+            chunk: as in `encode`. The first group of frames is 1 + 4 (chunk - 1) long, later ones 4 chunk.
+
+        Yields:
+            [B, Z, chunk, Y / S, X / S] in the dtype and on the device of the weights; the last may be shorter.
+
+        Raises:
+            ValueError: the stream is empty, ends in the middle of a latent (its length is not 4n + 1) or changes its
+                size, or Y or X is not a multiple of S, or chunk < 1.
         """
         stride, space = self.config.temporal_stride, self.config.spatial_stride
-        _, _, T, Y, X = video_BCTYX.shape
-        if T % stride != 1 or Y % space or X % space:
-            raise ValueError(
-                f"[vae] video must have {stride}n + 1 frames and sides divisible by {space}, got {T} frames of {X}x{Y}"
-            )
+        first, later = 1 + stride * (check_chunk(chunk) - 1), stride * chunk
+        mean, std = self.statistics("mean"), self.statistics("std")
         state: State = {}
-        sizes = chunk_sizes(T, first=1 + stride * (check_chunk(chunk) - 1), later=stride * chunk)
-        means = [self.moments(part, state)[0] for part in video_BCTYX.to(self.dtype).split(sizes, dim=2)]
-        return (torch.cat(means, dim=2) - self.statistics("mean")) / self.statistics("std")
+        num_frames = 0
+        for group in regroup(frames, channels=3, first=first, later=later):
+            check_sides(group.shape[3], group.shape[4], space)
+            num_frames += group.shape[2]
+            whole = group.shape[2] - (num_frames - 1) % stride
+            if whole:
+                yield (self.moments(group[:, :, :whole].to(mean), state)[0] - mean) / std
+        check_num_frames(num_frames, stride)
 
     @torch.no_grad()
-    def decode(self, z_BZTYX: Tensor, chunk: int = 1) -> Tensor:
-        """The video of normalised latents, [B, 3, 1 + 4 (T - 1), 8 Y, 8 X] in [-1, 1]; `chunk` as in `encode`."""
-        return torch.cat(list(self.decode_chunks(z_BZTYX, chunk)), dim=2)
+    def decode_stream(self, latents: Iterable[Tensor], chunk: int = 1) -> Iterator[Tensor]:
+        """The frames of normalised latents that come piece by piece, as soon as `chunk` of them are there.
 
-    @torch.no_grad()
-    def decode_chunks(self, z_BZTYX: Tensor, chunk: int = 1) -> Iterator[Tensor]:
-        """`decode`, piece by piece: yields the frames of `chunk` latents at a time."""
-        z_BZTYX = z_BZTYX.to(self.dtype) * self.statistics("std") + self.statistics("mean")
+        Memory does not grow with the length of the video, and how it is cut into pieces changes no bit.
+
+        Args:
+            latents: pieces [B, Z, t, Y, X], any t >= 1 each, on any device.
+            chunk: latent frames worked on at a time.
+
+        Yields:
+            [B, 3, 4 chunk, S Y, S X] in [-1, 1], 3 frames fewer the first time; the last may be shorter.
+
+        Raises:
+            ValueError: the stream is empty, changes its size, or has not Z channels; chunk < 1.
+        """
+        mean, std = self.statistics("mean"), self.statistics("std")
         state: State = {}
-        for part in z_BZTYX.split(check_chunk(chunk), dim=2):
-            yield self.reconstruct(part, state).clamp_(-1, 1)
+        chunk = check_chunk(chunk)
+        for group in regroup(latents, channels=self.config.z_dim, first=chunk, later=chunk):
+            yield self.reconstruct(group.to(mean) * std + mean, state).clamp_(-1, 1)
 
     def statistics(self, which: str) -> Tensor:
         """The per-channel latent mean or deviation, [1, Z, 1, 1, 1]."""
@@ -362,17 +397,3 @@ class WanVAE(nn.Module):
     @property
     def dtype(self) -> torch.dtype:
         return self.conv2.weight.dtype
-
-
-def check_chunk(chunk: int) -> int:
-    if chunk < 1:
-        raise ValueError(f"[vae] chunk must be at least 1 latent frame, got {chunk}")
-    return chunk
-
-
-def chunk_sizes(total: int, *, first: int, later: int) -> list[int]:
-    """Lengths that sum to `total`: one of `first`, then as many of `later` as fit, then the rest."""
-    sizes = [min(first, total)]
-    while (left := total - sum(sizes)) > 0:
-        sizes.append(min(later, left))
-    return sizes

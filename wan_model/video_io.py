@@ -1,5 +1,6 @@
 """Videos on disk: write, read back, contact sheet, settings. A file appears complete, under its name, or not at all.
 
+What writes a video takes its frames one at a time, so one of any length can be written; reading is in `video_reader`.
 Letters: F frames, Y pixel rows, X pixel columns, C colour channels (RGB).
 """
 
@@ -7,9 +8,11 @@ import json
 import math
 import os
 import shutil
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
+from fractions import Fraction
+from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -85,6 +88,12 @@ def to_frames(video_CFYX: "torch.Tensor") -> "np.ndarray":
     return levels.to(torch.uint8).permute(1, 2, 3, 0).contiguous().numpy()
 
 
+def frames_of(parts: Iterable["torch.Tensor"]) -> Iterator["np.ndarray"]:
+    """The frames of one video that comes as parts [1, 3, F, Y, X], each as `to_frames` makes it: [Y, X, 3], uint8."""
+    for part in parts:
+        yield from to_frames(part[0])
+
+
 def playable(path: Path) -> tuple[Path, str]:
     """The path that this machine can write, and a remark, empty when it is the one asked for.
 
@@ -96,20 +105,35 @@ def playable(path: Path) -> tuple[Path, str]:
     return path.with_suffix(".gif"), f"no mp4: {reason}; wrote a GIF instead (256 colours)"
 
 
-def write_video(path: Path, frames_FYXC: "np.ndarray", fps: int) -> tuple[Path, str]:
+def write_video(path: Path, frames: "Iterable[np.ndarray]", fps: int | Fraction) -> tuple[Path, str]:
     """Writes mp4 (H.264, yuv420p), GIF or PNG, as the suffix says, or the fallback of `playable`.
 
-    frames_FYXC: [F, Y, X, 3], uint8. Returns the path written and the remark of `playable`.
+    frames: [Y, X, 3], uint8, as they come: an mp4 holds none of them, a GIF all (Pillow sets its palettes at the end).
+    Returns the path written and the remark of `playable`.
+    Raises: ValueError for no frame, one unlike the first, or several for a PNG.
     """
     path, remark = playable(path)
     with atomic_path(path) as temporary:
-        encode(temporary, frames_FYXC, fps)
+        encode(temporary, frames, fps)
     return path, remark
 
 
-def encode(path: Path, frames_FYXC: "np.ndarray", fps: int) -> None:
+def encode(path: Path, frames: "Iterable[np.ndarray]", fps: int | Fraction) -> None:
     """Writes straight to `path`; use inside `atomic_path`."""
-    {".mp4": _write_mp4, ".gif": _write_gif, ".png": _write_png}[path.suffix.lower()](path, frames_FYXC, fps)
+    write = {".mp4": _write_mp4, ".gif": _write_gif, ".png": _write_png}[path.suffix.lower()]
+    write(path, _alike(frames), fps)
+
+
+def _alike(frames: "Iterable[np.ndarray]") -> "Iterator[np.ndarray]":
+    """The same frames, at least one, all of one size."""
+    shape = None
+    for index, frame_YXC in enumerate(frames):
+        shape = shape or frame_YXC.shape
+        if frame_YXC.shape != shape:
+            raise ValueError(f"[video] frames must all be {shape}, got {frame_YXC.shape} as number {index}")
+        yield frame_YXC
+    if shape is None:
+        raise ValueError("[video] must have at least 1 frame, got none")
 
 
 def missing_encoder() -> str | None:
@@ -121,34 +145,38 @@ def missing_encoder() -> str | None:
     return None if "libx264" in av.codecs_available else "this build of PyAV lacks libx264"
 
 
-def _write_mp4(path: Path, frames_FYXC: "np.ndarray", fps: int) -> None:
+def _write_mp4(path: Path, frames: "Iterator[np.ndarray]", fps: int | Fraction) -> None:
     import av
 
-    # yuv420p halves the colour planes, so both sides must be even; edge pixels are repeated where they are not.
-    frames_FYXC = _pad_to_even(frames_FYXC)
-    height, width = frames_FYXC.shape[1:3]
+    # The first frame is made before there is a file, so that what goes wrong until then is told as it was.
+    first_YXC = next(frames)
     with av.open(str(path), mode="w", options={"movflags": "faststart"}) as container:
         stream = container.add_stream("libx264", rate=fps, options={"crf": "14", "preset": "medium"})
-        stream.width, stream.height, stream.pix_fmt = width, height, "yuv420p"
-        for frame_YXC in frames_FYXC:
-            container.mux(stream.encode(av.VideoFrame.from_ndarray(frame_YXC, format="rgb24")))
+        stream.height, stream.width = (side + side % 2 for side in first_YXC.shape[:2])
+        stream.pix_fmt = "yuv420p"
+        for frame_YXC in chain([first_YXC], frames):
+            container.mux(stream.encode(av.VideoFrame.from_ndarray(_pad_to_even(frame_YXC), format="rgb24")))
         container.mux(stream.encode())
 
 
-def _pad_to_even(frames_FYXC: "np.ndarray") -> "np.ndarray":
+def _pad_to_even(frame_YXC: "np.ndarray") -> "np.ndarray":
+    """yuv420p halves the colour planes, so both sides must be even; edge pixels are repeated where they are not."""
     import numpy as np
 
-    height, width = frames_FYXC.shape[1:3]
-    return np.pad(frames_FYXC, ((0, 0), (0, height % 2), (0, width % 2), (0, 0)), mode="edge")
+    height, width = frame_YXC.shape[:2]
+    return np.pad(frame_YXC, ((0, height % 2), (0, width % 2), (0, 0)), mode="edge")
 
 
-def _write_gif(path: Path, frames_FYXC: "np.ndarray", fps: int) -> None:
-    images = [_pillow().fromarray(frame_YXC) for frame_YXC in frames_FYXC]
-    images[0].save(path, save_all=True, append_images=images[1:], duration=round(1000 / fps), loop=0)
+def _write_gif(path: Path, frames: "Iterator[np.ndarray]", fps: int | Fraction) -> None:
+    images = (_pillow().fromarray(frame_YXC) for frame_YXC in frames)
+    next(images).save(path, save_all=True, append_images=images, duration=round(1000 / fps), loop=0)
 
 
-def _write_png(path: Path, frames_FYXC: "np.ndarray", fps: int) -> None:
-    _pillow().fromarray(frames_FYXC[0]).save(path)
+def _write_png(path: Path, frames: "Iterator[np.ndarray]", fps: int | Fraction) -> None:
+    image = _pillow().fromarray(next(frames))
+    if next(frames, None) is not None:
+        raise ValueError(f"[video] {path.suffix} holds 1 frame, got more; name it .mp4 or .gif")
+    image.save(path)
 
 
 def _pillow() -> Any:
@@ -177,7 +205,7 @@ def contact_sheet(frames_FYXC: "np.ndarray", num_columns: int = 6, gap: int = 4)
 def write_image(path: Path, image_YXC: "np.ndarray") -> Path:
     """Writes one [Y, X, 3] uint8 image as PNG."""
     with atomic_path(path) as temporary:
-        _write_png(temporary, image_YXC[None], fps=1)
+        encode(temporary, image_YXC[None], fps=1)
     return path
 
 
@@ -210,36 +238,15 @@ def save(path: Path, video_CFYX: "torch.Tensor", fps: int, record: Mapping[str, 
         atomic_path(saved.video) as video_part,
     ):
         encode(video_part, frames_FYXC, fps)
-        _write_png(sheet_part, contact_sheet(frames_FYXC)[None], fps=1)
+        encode(sheet_part, contact_sheet(frames_FYXC)[None], fps=1)
         dump_json(record_part, {**record, "video": saved.video.name})
     return saved
 
 
 def read_video(path: Path) -> "np.ndarray":
-    """A video or an image as [F, Y, X, 3], uint8. Raises: FileNotFoundError; ValueError where nothing decodes."""
+    """A whole video or image as [F, Y, X, 3], uint8; errors as those of `video_reader.read_frames`."""
     import numpy as np
 
-    if not path.is_file():
-        raise FileNotFoundError(f"[video] file must exist, got {path}")
-    frames = _read_mp4(path) if path.suffix.lower() == ".mp4" else _read_image(path)
-    if not frames:
-        raise ValueError(f"[video] file must hold at least 1 frame, got 0 from {path}")
-    return np.stack(frames)
+    from wan_model.video_reader import read_arrays
 
-
-def _read_mp4(path: Path) -> list["np.ndarray"]:
-    import av
-
-    try:
-        with av.open(str(path)) as container:
-            return [frame.to_ndarray(format="rgb24") for frame in container.decode(video=0)]
-    except (av.error.InvalidDataError, IndexError) as error:
-        raise ValueError(f"[video] file must be a video, got {path} ({error})") from error
-
-
-def _read_image(path: Path) -> list["np.ndarray"]:
-    import numpy as np
-    from PIL import ImageSequence
-
-    with _pillow().open(path) as image:
-        return [np.asarray(frame.convert("RGB")) for frame in ImageSequence.Iterator(image)]
+    return np.stack(list(read_arrays(path)))

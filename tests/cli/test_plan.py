@@ -76,7 +76,7 @@ def count(traced):
 def test_two_blocks_stand_for_all():
     config = dataclasses.replace(get_preset("tiny"), dit=dataclasses.replace(get_preset("tiny").dit, num_layers=5))
     shape = latent_shape(config, (96, 96), 17)
-    dit = plans._on_meta(lambda: DiT(config.dit))
+    dit = plans.on_meta(lambda: DiT(config.dit))
     with torch.device("meta"):
         inputs = (torch.empty(1, *shape), torch.empty(1), torch.empty(1, config.dit.text_len, config.dit.text_dim))
     rope_tables.cache_clear()
@@ -89,9 +89,9 @@ def test_two_blocks_stand_for_all():
 def test_three_latent_frames_stand_for_all(vae):
     config = dataclasses.replace(get_preset("tiny"), vae=vae, dit=DiTConfig(48, 64, 2, 1, out_dim=vae.z_dim))
     shape = latent_shape(config, (32, 32), 29)
-    network = plans._on_meta(lambda: WanVAE(vae))
+    network = plans.on_meta(lambda: WanVAE(vae))
     latents = torch.empty(1, *shape, device="meta")
-    whole = trace(lambda: [None for _ in network.decode_chunks(latents)])
+    whole = trace(lambda: [None for _ in network.decode_stream([latents])])
     assert count(plans.trace_decode(config, shape)) == count(whole)
 
 
