@@ -12,9 +12,9 @@ from wan_model.vae import WanVAE
 from wan_model.vae_plan import MARGIN, MAX_CHUNK, peak_bytes, plan_chunk
 
 CONFIG = VAEConfig(
-    dim=4, dim_mult=(1, 1, 2, 2), num_res_blocks=1, latents_mean=(0.0,) * 16, latents_std=(1.0,) * 16
+    dim=16, dim_mult=(1, 1, 2, 2), num_res_blocks=1, latents_mean=(0.0,) * 16, latents_std=(1.0,) * 16
 )  # fmt: skip
-HEIGHT, WIDTH = 128, 160
+HEIGHT, WIDTH = 96, 128
 
 
 @pytest.fixture(scope="module")
@@ -48,7 +48,7 @@ def test_more_memory_gives_longer_chunks_until_they_no_longer_pay(vae):
 
 def test_unknown_memory_gives_single_latents_and_too_little_is_refused(vae):
     assert plan_chunk(vae, HEIGHT, WIDTH, None).chunk == 1
-    with pytest.raises(ValueError, match=r"\[memory\] decode at 160x128 must have .* at 1 latent frame at a time, got"):
+    with pytest.raises(ValueError, match=r"\[memory\] decode at 128x96 must have .* at 1 latent frame at a time, got"):
         plan_chunk(vae, HEIGHT, WIDTH, foreseen(1) - 1, direction="decode")
 
 
@@ -81,7 +81,9 @@ def test_resident_memory_is_as_foreseen_and_flat(tmp_path):
     """A process that decodes 17 frames and one that decodes 65."""
     text = f"from wan_model.config import VAEConfig\nCONFIG = {CONFIG!r}\nHEIGHT, WIDTH = {HEIGHT}, {WIDTH}\n"
     (tmp_path / "tests_config.py").write_text(text)
-    environment = {**os.environ, "PYTHONPATH": os.pathsep.join([str(tmp_path), *sys.path])}
+    # Large blocks straight from the system and back: what the heap keeps for later differs from run to run.
+    environment = {**os.environ, "MALLOC_MMAP_THRESHOLD_": "65536"}
+    environment["PYTHONPATH"] = os.pathsep.join([str(tmp_path), *sys.path])
 
     def resident(num_latents: int) -> int:
         command = [sys.executable, "-c", MEASURE, str(num_latents)]
@@ -89,5 +91,6 @@ def test_resident_memory_is_as_foreseen_and_flat(tmp_path):
 
     short, long = resident(5), resident(17)
     assert long == pytest.approx(short, rel=0.05)
-    # Traced, without the margin: kernels and the allocator add to it.
-    assert 0.5 < long / (foreseen(1) / MARGIN) < MARGIN
+    # Whatever the size, kernels that are made at their first call take some 10 MB.
+    traced = foreseen(1) / MARGIN
+    assert 0.9 * traced < long < MARGIN * traced + 15e6
