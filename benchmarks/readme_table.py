@@ -1,6 +1,6 @@
 """The README's tables of CPU figures, written from results files: nobody types a speed.
 
-python -m benchmarks.readme_table benchmarks/results/epyc-zen4-2core/{ops,attention,dit}.json
+python -m benchmarks.readme_table benchmarks/results/epyc-zen4-2core/{ops,attention,dit,vae}.json
 """
 
 import argparse
@@ -70,17 +70,34 @@ def dit_table(rows: Sequence[Record]) -> list[str]:
     ]
 
 
+def vae_table(rows: Sequence[Record]) -> list[str]:
+    """One line for each contender, precision and direction: seconds, memory, and how near to our fp32."""
+    heading = ["| frames, size | model, precision | direction | s | peak, GB | signal to noise, dB |"]
+    return [*heading, "|---|---|---|--:|--:|--:|", *(vae_line(row) for row in rows)]
+
+
+def vae_line(row: Record) -> str:
+    return joined(
+        f"{row['num_frames']}, {row['width']} x {row['height']}",
+        f"{row['model']}, {row['precision']}",
+        row["direction"],
+        f"{row['median_s']:.1f}",
+        f"{row['peak_bytes'] / 1e9:.2f}",
+        f"{row['sqnr_db']:.1f}" if row["sqnr_db"] is not None else "",
+    )
+
+
 def joined(*cells: str) -> str:
     return f"| {' | '.join(cells)} |"
 
 
-TABLES: dict[str, Table] = {"ops": ops_table, "attention": attention_table, "dit": dit_table}
+TABLES: dict[str, Table] = {"ops": ops_table, "attention": attention_table, "dit": dit_table, "vae": vae_table}
 
 
 def kind_of(record: Any) -> str:
     """Which of the tables a results file is for."""
     if isinstance(record, dict):
-        return "dit"
+        return "vae" if "direction" in record["rows"][0] else "dit"
     return "attention" if record and "family" in record[0] else "ops"
 
 
@@ -88,7 +105,7 @@ def table(path: Path) -> tuple[str, str]:
     """The kind of a results file, and its table in Markdown."""
     record = json.loads(path.read_text())
     kind = kind_of(record)
-    if kind == "dit":
+    if isinstance(record, dict):
         rows, about = record["rows"], record["environment"]
     else:
         rows = [row for row in benchmark.load(path) if row["ms_median"] is not None]

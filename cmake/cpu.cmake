@@ -9,7 +9,8 @@ set_source_files_properties(${WK_CPU_SOURCES} PROPERTIES LANGUAGE CXX)
 # Partial redundancy elimination moves a matrix tile's sums from registers to the stack (GCC 12: 0.45 of the speed).
 if(CMAKE_CXX_COMPILER_ID STREQUAL "GNU")
   set_source_files_properties(csrc/ops/linear_8bit/linear_8bit_cpu.inl csrc/ops/attention_8bit/attention_8bit_cpu.inl
-    csrc/ops/attention/attention_cpu.inl csrc/ops/attention/attention_backward_cpu.inl PROPERTIES COMPILE_OPTIONS -fno-tree-pre)
+    csrc/ops/attention/attention_cpu.inl csrc/ops/attention/attention_backward_cpu.inl
+    csrc/ops/causal_conv3d/causal_conv3d_cpu.inl PROPERTIES COMPILE_OPTIONS -fno-tree-pre)
 endif()
 
 set(WK_CPU_DEFINITIONS "")

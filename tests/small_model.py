@@ -32,7 +32,6 @@ def small_pipeline(directory: Path, config: ModelConfig = SMALL) -> Pipeline:
     torch.manual_seed(0)
     build_word_tokenizer(WORDS, directory)
     dits = tuple(DiT(config.dit).eval() for _ in range(config.num_experts))
-    assert config.vae is not None
     return Pipeline(
         config=config,
         tokenizer=Tokenizer(directory, text_len=config.dit.text_len),

@@ -1,6 +1,7 @@
 """Three networks of a few kilobytes with random weights, and what the checkpoint tests do with them."""
 
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +19,8 @@ VAE = VAEConfig(
     dim=4, dim_mult=(1, 2, 2), num_res_blocks=1, temporal_downsample=(True, False), z_dim=4,
     latents_mean=(0.1, -0.2, 0.3, 0.0), latents_std=(1.0, 2.0, 0.5, 1.5),
 )  # fmt: skip
+# Shaped as that of Wan 2.2, which the official layout names apart.
+VAE_2_2 = replace(VAE, decoder_dim=6, patch_size=2, has_level_shortcuts=True)
 TEXT = TextEncoderConfig(vocab_size=30, dim=16, ffn_dim=24, num_heads=2, head_dim=8, num_layers=2)
 
 LOADERS: dict[str, Callable[..., Any]] = {"dits": load_dit, "vae": load_vae, "text_encoder": load_text_encoder}

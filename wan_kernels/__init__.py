@@ -20,6 +20,7 @@ from wan_kernels.ops.quantize_values.api import quantize_values
 from wan_kernels.ops.rms_norm.api import rms_norm
 from wan_kernels.ops.rms_norm_rope.api import rms_norm_rope
 from wan_kernels.ops.rms_norm_rope_8bit.api import rms_norm_rope_8bit
+from wan_kernels.ops.upsample_conv2d.api import upsample_conv2d
 
 __all__ = [
     "attention",
@@ -43,5 +44,6 @@ __all__ = [
     "rms_norm",
     "rms_norm_rope",
     "rms_norm_rope_8bit",
+    "upsample_conv2d",
     "use_backend",
 ]

@@ -162,6 +162,16 @@ def guided_update(
     base_weights: list[float],
     weights: list[float],
 ) -> None: ...
+def causal_conv3d(
+    out: Tensor,
+    x: Tensor,
+    weight: Tensor,
+    bias: Tensor | None,
+    cache: Tensor | None,
+    stride: list[int],
+    padding: list[int],
+) -> None: ...
+def upsample_conv2d(out: Tensor, x: Tensor, weight: Tensor, bias: Tensor | None) -> None: ...
 def attention(
     out: Tensor, lse: Tensor, q: Tensor, k: Tensor, v: Tensor, k_lengths: Tensor | None, scale: float
 ) -> None: ...

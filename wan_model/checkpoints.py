@@ -31,6 +31,7 @@ from wan_model.layouts import (
     detect_layout,
     dit_slots,
     find_preset,
+    find_vae_slot,
     text_slot,
     vae_slot,
 )
@@ -91,7 +92,7 @@ def load_vae(
     device: torch.device | str = "cpu",
 ) -> WanVAE:
     """The VAE of a model directory; arguments and errors as for `load_dit`."""
-    model = _load(vae_slot(Path(directory), detect_layout(directory)), config, dtype, device)
+    model = _load(find_vae_slot(Path(directory), detect_layout(directory), config), config, dtype, device)
     assert isinstance(model, WanVAE)
     return model
 
@@ -236,7 +237,7 @@ def _save(
         for slot, dit in zip(dit_slots(directory, layout, num_experts=len(dits)), dits, strict=True):
             written += _write(slot, dit.config, dit.state_dict(), max_shard_bytes)
     if vae is not None:
-        written += _write(vae_slot(directory, layout), vae.config, vae.state_dict(), max_shard_bytes)
+        written += _write(vae_slot(directory, layout, vae.config), vae.config, vae.state_dict(), max_shard_bytes)
     if text_encoder is not None:
         written += _write(text_slot(directory, layout), text_encoder.config, text_encoder.state_dict(), max_shard_bytes)
     return written + _finish(directory, layout, tokenizer)
@@ -279,7 +280,7 @@ def convert(
 ) -> list[Path]:
     """Write the model at `source` in the other layout (or re-shard it in the same one). Returns the files written.
 
-    Values and dtypes do not change; weights of networks that we do not build are left out, with a warning. Host memory
+    Values and dtypes do not change; weights that no network built here takes are left out, with a warning. Host memory
     holds one shard, or one `.pth` file, at a time.
     Raises: FileNotFoundError, ValueError; one line that names the file.
     """
@@ -292,19 +293,23 @@ def convert(
     sources = dit_slots(source, layout)
     targets = dit_slots(target, to, num_experts=len(sources))
     pairs: list[tuple[Slot[Any], Slot[Any]]] = list(zip(sources, targets, strict=True))
-    pairs += [(vae_slot(source, layout), vae_slot(target, to)), (text_slot(source, layout), text_slot(target, to))]
+    preset = find_preset(source) if sources[0].exists() else None
+    vae = find_vae_slot(source, layout, preset.vae if preset else None)
+    if vae.exists():
+        pairs.append((vae, vae_slot(target, to, vae.read_config())))
+    pairs.append((text_slot(source, layout), text_slot(target, to)))
     # All of them are checked before anything is written.
     checked: list[tuple[Slot[Any], Any, dict[str, StoredTensor]]]
     checked = [(place, *_open(found)) for found, place in pairs if found.exists()]
     if not checked:
         raise FileNotFoundError(f"[convert] {source} must hold a DiT, a VAE or a text encoder, got none of them")
     if left_out := _left_out(source, [found for found, _ in pairs]):
-        warnings.warn(f"[convert] left out, because we do not build them: {', '.join(left_out)}", stacklevel=2)
+        reason = "because no network that was converted takes them"
+        warnings.warn(f"[convert] left out, {reason}: {', '.join(left_out)}", stacklevel=2)
     written: list[Path] = []
     for place, config, tensors in checked:
         written += _write(place, config, tensors, max_shard_bytes)
     tokenizer = source / TOKENIZER_FOLDER[layout]
-    preset = find_preset(source) if sources[0].exists() else None
     return written + _finish(target, to, tokenizer if tokenizer.is_dir() else None, preset)
 
 

@@ -7,7 +7,7 @@ transformers' `modeling_umt5.py`.
 """
 
 import re
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from typing import Any
 
 from wan_model.config import DiTConfig, TextEncoderConfig, VAEConfig
@@ -88,7 +88,8 @@ def diffusers_dit_name(name: str) -> str:
 def diffusers_vae_name(name: str, *, num_res_blocks: int) -> str:
     """`decoder.upsamples.4.residual.2.bias` -> `decoder.up_blocks.1.resnets.0.conv1.bias`, with 2 residual blocks.
 
-    The official decoder is one flat list; a Diffusers level holds `num_res_blocks + 1` blocks and one upsampler.
+    The official decoder of 2.1 is one flat list; a Diffusers level holds `num_res_blocks + 1` blocks and one upsampler.
+    In 2.2 both sides nest, encoder and decoder: `downsamples.L.downsamples.i`, `upsamples.L.upsamples.i`.
     """
 
     def nest(match: re.Match[str]) -> str:
@@ -96,6 +97,12 @@ def diffusers_vae_name(name: str, *, num_res_blocks: int) -> str:
         is_upsampler = place > num_res_blocks
         return f".up_blocks.{level}.upsamplers.0." if is_upsampler else f".up_blocks.{level}.resnets.{place}."
 
+    def rename_nested(match: re.Match[str]) -> str:
+        way, level, place = match[1], int(match[2]), int(match[3])
+        is_resampler = place == num_res_blocks + (way == "up")
+        return f".{way}_blocks.{level}.{way}sampler." if is_resampler else f".{way}_blocks.{level}.resnets.{place}."
+
+    name = re.sub(r"\.(down|up)samples\.(\d+)\.\1samples\.(\d+)\.", rename_nested, name)
     return re.sub(r"\.upsamples\.(\d+)\.", nest, _rewrite(name, _VAE_RULES))
 
 
@@ -119,8 +126,9 @@ _DIFFUSERS_DIT_FIELDS = {
 }  # fmt: skip
 
 _DIFFUSERS_VAE_FIELDS = {
-    "base_dim": "dim", "z_dim": "z_dim", "dim_mult": "dim_mult", "num_res_blocks": "num_res_blocks",
-    "temperal_downsample": "temporal_downsample", "latents_mean": "latents_mean", "latents_std": "latents_std",
+    "base_dim": "dim", "decoder_base_dim": "decoder_dim", "z_dim": "z_dim", "dim_mult": "dim_mult",
+    "num_res_blocks": "num_res_blocks", "temperal_downsample": "temporal_downsample", "patch_size": "patch_size",
+    "is_residual": "has_level_shortcuts", "latents_mean": "latents_mean", "latents_std": "latents_std",
 }  # fmt: skip
 
 _DIFFUSERS_TEXT_FIELDS = {
@@ -193,14 +201,18 @@ def write_diffusers_dit(config: DiTConfig) -> Fields:
 
 def read_diffusers_vae(fields: Fields) -> VAEConfig:
     """The VAE that a Diffusers `vae/config.json` describes."""
-    _require(fields, is_residual=False, attn_scales=[], in_channels=3)
-    return VAEConfig(**_pick(fields, _DIFFUSERS_VAE_FIELDS))
+    config = VAEConfig(**_pick(fields, _DIFFUSERS_VAE_FIELDS))
+    _require(fields, attn_scales=[], in_channels=config.pixel_dim, out_channels=config.pixel_dim)
+    # One spelling for one network, so that configs can be compared.
+    return replace(config, decoder_dim=None) if config.decoder_dim == config.dim else config
 
 
 def write_diffusers_vae(config: VAEConfig) -> Fields:
     fields = {theirs: getattr(config, ours) for theirs, ours in _DIFFUSERS_VAE_FIELDS.items()}
+    fields["patch_size"] = config.patch_size if config.patch_size > 1 else None
     strides = {"scale_factor_temporal": config.temporal_stride, "scale_factor_spatial": config.spatial_stride}
-    return {"_class_name": "AutoencoderKLWan", "attn_scales": [], "dropout": 0.0, **fields, **strides}
+    channels = {"in_channels": config.pixel_dim, "out_channels": config.pixel_dim}
+    return {"_class_name": "AutoencoderKLWan", "attn_scales": [], "dropout": 0.0, **fields, **channels, **strides}
 
 
 def read_diffusers_text(fields: Fields) -> TextEncoderConfig:

@@ -12,7 +12,16 @@ from typing import Any, Generic, Literal, TypeVar
 from torch import nn
 
 from wan_model import conversion
-from wan_model.config import PRESETS, UMT5_XXL, WAN21_VAE, DiTConfig, ModelConfig, TextEncoderConfig, VAEConfig
+from wan_model.config import (
+    PRESETS,
+    UMT5_XXL,
+    WAN21_VAE,
+    WAN22_VAE,
+    DiTConfig,
+    ModelConfig,
+    TextEncoderConfig,
+    VAEConfig,
+)
 from wan_model.dit import DiT
 from wan_model.tensor_files import has_tensors, read_json
 from wan_model.text_encoder import TextEncoder
@@ -95,18 +104,21 @@ def dit_slots(directory: Path, layout: Layout, *, num_experts: int | None = None
     ]
 
 
-def vae_slot(directory: Path, layout: Layout) -> Slot[VAEConfig]:
+def vae_slot(directory: Path, layout: Layout, config: VAEConfig) -> Slot[VAEConfig]:
+    """The place of a VAE like `config`: the official layout names that of Wan 2.2, or one of its kind, apart."""
     if layout == "official":
+        published = WAN22_VAE if config.has_level_shortcuts else WAN21_VAE
+        stem = "Wan2.2_VAE" if config.has_level_shortcuts else "Wan2.1_VAE"
         return Slot(
             network="VAE",
             build=WanVAE,
             folder=directory,
-            stem="Wan2.1_VAE",
-            config_name="Wan2.1_VAE.config.json",
+            stem=stem,
+            config_name=f"{stem}.config.json",
             read_fields=conversion.read_own_vae,
             write_fields=asdict,
             rename=_same_name,
-            published=WAN21_VAE,
+            published=published,
             is_pth=True,
         )
     return Slot(
@@ -119,6 +131,22 @@ def vae_slot(directory: Path, layout: Layout) -> Slot[VAEConfig]:
         write_fields=conversion.write_diffusers_vae,
         rename=lambda name, config: conversion.diffusers_vae_name(name, num_res_blocks=config.num_res_blocks),
     )
+
+
+def find_vae_slot(directory: Path, layout: Layout, expected: VAEConfig | None = None) -> Slot[VAEConfig]:
+    """The place of the VAE that lies in a directory; where both kinds do, or none, of the one `expected`.
+
+    Raises: ValueError where both lie there and nothing is expected.
+    """
+    slots = [vae_slot(directory, layout, published) for published in (WAN21_VAE, WAN22_VAE)]
+    present = {slot.stem: slot for slot in slots if slot.exists()}
+    if len(present) == 1:
+        return next(iter(present.values()))
+    if expected is not None:
+        return vae_slot(directory, layout, expected)
+    if present:
+        raise ValueError(f"[checkpoint] {directory} must hold one VAE, got {' and '.join(present)}; say which config")
+    return slots[0]
 
 
 def text_slot(directory: Path, layout: Layout) -> Slot[TextEncoderConfig]:
@@ -155,7 +183,8 @@ def detect_layout(directory: str | Path) -> Layout:
     if any((directory / name).exists() for name in ("model_index.json", "transformer", "vae", "text_encoder")):
         return "diffusers"
     official: list[Slot[Any]] = [*dit_slots(directory, "official")]
-    official += [vae_slot(directory, "official"), text_slot(directory, "official")]
+    official += [vae_slot(directory, "official", published) for published in (WAN21_VAE, WAN22_VAE)]
+    official.append(text_slot(directory, "official"))
     if any(slot.exists() for slot in official) or (directory / "config.json").is_file():
         return "official"
     raise FileNotFoundError(
@@ -189,8 +218,8 @@ def detect_model(directory: str | Path) -> ModelConfig:
             f"[checkpoint] {path} must describe one of {', '.join(PRESETS)}, got {len(slots)} DiT of dim {dit.dim}, "
             f"{dit.num_layers} layers, {dit.in_dim} -> {dit.out_dim} channels"
         )
-    vae, text = vae_slot(directory, layout), text_slot(directory, layout)
-    if model.vae is not None and vae.exists() and vae.describes_itself():
+    vae, text = find_vae_slot(directory, layout, model.vae), text_slot(directory, layout)
+    if vae.exists() and vae.describes_itself():
         model = replace(model, vae=vae.read_config())
     if text.exists() and text.describes_itself():
         model = replace(model, text=text.read_config())

@@ -108,8 +108,6 @@ def make_plan(
     check_num_frames(config, num_frames)
     is_here = device == "cpu" or torch.cuda.is_available()
     remarks = [] if is_here else [f"no {device} device here: backends are judged as if all of theirs were installed"]
-    if config.vae is None:
-        remarks.append("this model's VAE (Wan 2.2) is not built yet: decode and its weights are not counted")
     dtype = WEIGHT_DTYPES[device]
     shape = latent_shape(config, size, num_frames)
     passes = 1 if config.sampling.guidance_scale == 1 else 2
@@ -136,11 +134,10 @@ def estimate_memory(
     The DiT and the text encoder are held in `dtype`, the VAE in float32.
     """
     shape = latent_shape(config, size, num_frames)
-    vae = config.vae
     return Memory(
         dit_bytes=config.num_experts * num_parameters(lambda: DiT(config.dit)) * dtype.itemsize,
         text_bytes=num_parameters(lambda: TextEncoder(config.text)) * dtype.itemsize,
-        vae_bytes=num_parameters(lambda: WanVAE(vae)) * 4 if vae else 0,
+        vae_bytes=num_parameters(lambda: WanVAE(config.vae)) * 4,
         forward_peak_bytes=batch * trace_forward(config, shape, dtype).peak_bytes,
         decode_peak_bytes=trace_decode(config, shape).peak_bytes,
     )
@@ -209,13 +206,11 @@ def trace_forward(config: ModelConfig, shape: tuple[int, int, int, int], dtype: 
 
 @cache
 def trace_decode(config: ModelConfig, shape: tuple[int, int, int, int]) -> Trace:
-    """Decoding one video from latents [C, T, Y, X], one latent frame at a time; empty without a VAE.
+    """Decoding one video from latents [C, T, Y, X], one latent frame at a time.
 
     The first frame stands alone and the second finds empty caches; from the third on all are alike.
     """
-    if (vae_config := config.vae) is None:
-        return Trace()
-    vae = on_meta(lambda: WanVAE(vae_config))
+    vae = on_meta(lambda: WanVAE(config.vae))
     num_latents = shape[1]
 
     def trace_frames(count: int) -> Trace:

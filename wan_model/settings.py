@@ -154,12 +154,11 @@ def size_steps(config: ModelConfig) -> tuple[int, int]:
 
 
 def spatial_stride(config: ModelConfig) -> int:
-    # The Wan 2.2 VAE (48 channels, stride 16) is not built yet; its DiT can be planned all the same.
-    return config.vae.spatial_stride if config.vae else 16
+    return config.vae.spatial_stride
 
 
 def temporal_stride(config: ModelConfig) -> int:
-    return config.vae.temporal_stride if config.vae else 4
+    return config.vae.temporal_stride
 
 
 def _spread(name: str, given: str | Sequence[str] | None, count: int, default: str) -> tuple[str, ...]:

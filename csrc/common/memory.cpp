@@ -14,6 +14,7 @@ namespace wk {
 namespace {
 
 constexpr size_t kAlignment = 64;
+constexpr size_t kHugePage = size_t{2} << 20;
 
 float from_bits(uint32_t bits) {
   float value;
@@ -57,10 +58,14 @@ uint16_t round_to_fp16(float value) {
 
 wk_status FloatBuffer::allocate(const char *op, int64_t count) {
   const size_t bytes = static_cast<size_t>(count > 0 ? count : 1) * sizeof(float);
+  const bool is_large = bytes >= 2 * kHugePage;
   void *memory = nullptr;
-  if (posix_memalign(&memory, kAlignment, bytes) != 0) {
+  if (posix_memalign(&memory, is_large ? kHugePage : kAlignment, bytes) != 0) {
     return fail(WK_ERROR_OUT_OF_MEMORY, "[%s] temporary memory must be available, %zu bytes were refused", op, bytes);
   }
+#ifdef MADV_HUGEPAGE
+  if (is_large) madvise(memory, bytes / kHugePage * kHugePage, MADV_HUGEPAGE);
+#endif
   std::free(data_);
   data_ = static_cast<float *>(memory);
   return WK_OK;
@@ -124,12 +129,11 @@ wk_status FloatTable::read(const char *op, const char *name, const wk_tensor *te
 void prefer_huge_pages(const wk_tensor *result) {
 #ifdef MADV_HUGEPAGE
   if (!result) return;
-  constexpr uintptr_t kHugePage = uintptr_t{2} << 20;
   const int64_t count = element_count(*result);
   int64_t reach = 1;  // elements between the first and the last, both included
   for (int32_t d = 0; d < result->ndim; ++d) reach += (result->shape[d] - 1) * result->stride[d];
   const int64_t bytes = count * dtype_bytes(result->dtype);
-  if (reach != count || bytes < int64_t{2 * kHugePage}) return;
+  if (reach != count || bytes < static_cast<int64_t>(2 * kHugePage)) return;
   const uintptr_t start = reinterpret_cast<uintptr_t>(result->data);
   const uintptr_t begin = (start + kHugePage - 1) / kHugePage * kHugePage;
   const uintptr_t end = (start + static_cast<uintptr_t>(bytes)) / kHugePage * kHugePage;

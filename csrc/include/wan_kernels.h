@@ -355,6 +355,31 @@ WK_API wk_status wk_guided_update(const wk_tensor *result, const wk_tensor *deno
                                   double guidance_scale, double sigma, const double base_weights[4],
                                   const double weights[3], void *stream);
 
+/* ---- causal_conv3d ---------------------------------------------------------------------------------------------- */
+
+/* conv3d(cat(cache, x), weight) + bias: a convolution that sees the past, never the future.
+ *
+ * x       [B, C, T, Y, X], fp32, bf16 or fp16; its channels must lie side by side, the other strides may be any.
+ * weight  [O, C, kt, ky, kx], any strides; bias [O] or NULL. x's dtype.
+ * cache   [B, C, kt - stride_t, Y, X], the frames before x, laid out as x may be; NULL: zeros.
+ * stride  (t, y, x), stride_t <= kt. padding: rows of zeros at (top, bottom, left, right).
+ * out     [B, O, T', Y', X'], x's dtype, laid out as x may be.
+ * Numerics: fp32, rounded once. For ky = kx = 3 and stride (any, 1, 1) Winograd's F(2x2, 3x3), and for 16-bit types
+ * and frames of 4,096 output pixels and more F(4x4, 3x3): an infinity may come out as NaN, and with the larger tiles a
+ * stray value reaches all 4 x 4 outputs of a tile whose 6 x 6 pixels hold it. Memory of the call: the weights in fp32,
+ * for Winograd 16 / 9 of them or 4 times, and a block for each thread. CPU only. */
+WK_API wk_status wk_causal_conv3d(const wk_tensor *out, const wk_tensor *x, const wk_tensor *weight,
+                                  const wk_tensor *bias, const wk_tensor *cache, const int64_t stride[3],
+                                  const int64_t padding[4], void *stream);
+
+/* The 3 x 3 convolution, with a row of zeros on each side, of frames of twice as many rows and columns, in which each
+ * pixel of x stands for 2 x 2: conv2d(nearest(x, 2), weight, padding 1) + bias of each frame, without those frames.
+ *
+ * x [B, C, T, Y, X], out [B, O, T, 2 Y, 2 X], weight [O, C, 3, 3], bias [O] or NULL: layouts, types and numerics as
+ * wk_causal_conv3d. CPU only. */
+WK_API wk_status wk_upsample_conv2d(const wk_tensor *out, const wk_tensor *x, const wk_tensor *weight,
+                                    const wk_tensor *bias, void *stream);
+
 /* ---- attention -------------------------------------------------------------------------------------------------- */
 
 /* softmax(q k^T * scale) v per head; lse = log(sum(exp(q k^T * scale))).

@@ -295,6 +295,26 @@ void register_guided_update(py::module_ &m) {
   });
 }
 
+void register_causal_conv3d(py::module_ &m) {
+  m.def("causal_conv3d",
+        [](const Object &out, const Object &x, const Object &weight, const Object &bias, const Object &cache,
+           const std::array<int64_t, 3> &stride, const std::array<int64_t, 4> &padding) {
+          const Argument a_out(out), a_x(x), a_weight(weight), a_bias(bias), a_cache(cache);
+          run(a_x, [&](void *stream) {
+            return wk_causal_conv3d(a_out.get(), a_x.get(), a_weight.get(), a_bias.get(), a_cache.get(), stride.data(),
+                                    padding.data(), stream);
+          });
+        });
+}
+
+void register_upsample_conv2d(py::module_ &m) {
+  m.def("upsample_conv2d", [](const Object &out, const Object &x, const Object &weight, const Object &bias) {
+    const Argument a_out(out), a_x(x), a_weight(weight), a_bias(bias);
+    run(a_x,
+        [&](void *stream) { return wk_upsample_conv2d(a_out.get(), a_x.get(), a_weight.get(), a_bias.get(), stream); });
+  });
+}
+
 void register_attention(py::module_ &m) {
   m.def("attention", [](const Object &out, const Object &lse, const Object &q, const Object &k, const Object &v,
                         const Object &k_lengths, double scale) {
@@ -360,6 +380,8 @@ PYBIND11_MODULE(_native, m) {
   register_rms_norm_rope(m);
   register_channel_rms_norm_silu(m);
   register_guided_update(m);
+  register_causal_conv3d(m);
+  register_upsample_conv2d(m);
   register_attention(m);
   register_merge_attention(m);
 }

@@ -6,6 +6,7 @@
 void test_8bit_ops();         // ops_8bit_test.cpp
 void test_attention();        // attention_test.cpp
 void test_attention_8bit();   // attention_8bit_test.cpp
+void test_causal_conv3d();    // causal_conv3d_test.cpp
 void test_merge_attention();  // merge_attention_test.cpp
 
 namespace {
@@ -569,6 +570,7 @@ int main(int argc, char **argv) {
   test_8bit_ops();
   test_attention();
   test_attention_8bit();
+  test_causal_conv3d();
   test_merge_attention();
   test_empty();
   test_refusals();

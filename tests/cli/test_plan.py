@@ -8,15 +8,19 @@ import torch
 
 from wan_model import plan as plans
 from wan_model.cli import main
-from wan_model.config import PRESETS, get_preset
+from wan_model.config import PRESETS, DiTConfig, get_preset
 from wan_model.dit import DiT, rope_tables
 from wan_model.plan import make_plan, trace_forward
 from wan_model.settings import latent_shape
 from wan_model.tracing import trace
 from wan_model.vae import WanVAE
 
-# Parameters of the official modules, counted by running them.
-PUBLISHED_PARAMETERS = {"1.3B": 1_418_996_800, "14B": 14_288_491_584}
+# Parameters of the official DiT and VAE, counted by running them.
+PUBLISHED_PARAMETERS = {
+    "1.3B": (1_418_996_800, 126_892_531),
+    "14B": (14_288_491_584, 126_892_531),
+    "5B": (4_999_787_712, 704_688_668),
+}
 
 
 def formula(dim, ffn_dim, num_layers, tokens, text_tokens=512):
@@ -41,10 +45,11 @@ def test_flops_agree_with_the_formula(name, size, tokens, petaflops):
 @pytest.mark.parametrize("name", PUBLISHED_PARAMETERS)
 def test_weights_are_those_of_the_release(name):
     config = get_preset(name)
-    memory = plans.estimate_memory(config, (832, 480), 81, dtype=torch.bfloat16)
-    assert memory.dit_bytes == 2 * PUBLISHED_PARAMETERS[name]
+    memory = plans.estimate_memory(config, (832, 448), 81, dtype=torch.bfloat16)
+    dit, vae = PUBLISHED_PARAMETERS[name]
+    assert memory.dit_bytes == 2 * dit
     assert memory.text_bytes == 2 * 5_680_910_336
-    assert memory.vae_bytes == 4 * 126_892_531
+    assert memory.vae_bytes == 4 * vae
 
 
 def test_14b_at_720p_names_its_tokens_and_its_ops(capsys):
@@ -80,12 +85,13 @@ def test_two_blocks_stand_for_all():
     assert min(call.num_calls for call in short.calls.values()) > 0
 
 
-def test_three_latent_frames_stand_for_all():
-    config = get_preset("tiny")
+@pytest.mark.parametrize("vae", [get_preset("tiny").vae, get_preset("5B").vae])
+def test_three_latent_frames_stand_for_all(vae):
+    config = dataclasses.replace(get_preset("tiny"), vae=vae, dit=DiTConfig(48, 64, 2, 1, out_dim=vae.z_dim))
     shape = latent_shape(config, (32, 32), 29)
-    vae = plans.on_meta(lambda: WanVAE(config.vae))
+    network = plans.on_meta(lambda: WanVAE(vae))
     latents = torch.empty(1, *shape, device="meta")
-    whole = trace(lambda: [None for _ in vae.decode_stream([latents])])
+    whole = trace(lambda: [None for _ in network.decode_stream([latents])])
     assert count(plans.trace_decode(config, shape)) == count(whole)
 
 

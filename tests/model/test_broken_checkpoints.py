@@ -142,8 +142,15 @@ def test_directories_that_hold_no_model(tmp_path):
 def test_other_variants_of_the_networks_are_refused(tmp_path, networks):
     save("diffusers", tmp_path, networks)
     path = tmp_path / "vae" / "config.json"
-    path.write_text(json.dumps(json.loads(path.read_text()) | {"is_residual": True}))
-    assert "is_residual must be False, got True" in error_of(load_vae, tmp_path)
+    fields = json.loads(path.read_text())
+    path.write_text(json.dumps(fields | {"attn_scales": [1.0]}))
+    assert "attn_scales must be [], got [1.0]" in error_of(load_vae, tmp_path)
+    path.write_text(json.dumps(fields | {"patch_size": 2}))
+    assert "in_channels must be 12, got 3" in error_of(load_vae, tmp_path)
+    path.write_text(json.dumps(fields | {"is_residual": True}))
+    message = error_of(load_vae, tmp_path)
+    assert "encoder.down_blocks.0.resnets.0.conv1.weight" in message
+    assert "unexpected" in message
 
 
 def test_convert_checks_everything_before_it_writes(release, tmp_path):

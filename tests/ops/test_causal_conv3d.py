@@ -8,6 +8,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 import wan_kernels as wk
+from wan_kernels import dispatch
 
 AROUND = (1, 1, 1, 1)
 
@@ -92,6 +93,28 @@ def test_channels_last_in_channels_last_out(num_frames: int) -> None:
     y, cache = wk.causal_conv3d(x, normal(4, 8, 3, 3, 3).float(), padding=AROUND, return_cache=True)
     for each in (y, cache):
         assert each.is_contiguous(memory_format=torch.channels_last_3d)
+
+
+@pytest.mark.parametrize("lengths", [[9], [1] * 9, [1, 4, 4], [4, 5]])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize("side", [6, 65])
+def test_chunks_equal_one_pass_bit_for_bit(side: int, dtype: torch.dtype, lengths: list[int]) -> None:
+    x = normal(1, 4, 9, side, 64).to(dtype).contiguous(memory_format=torch.channels_last_3d)
+    weight = normal(5, 4, 3, 3, 3, seed=1).to(dtype)
+    with dispatch.use_backend(causal_conv3d="cpu"):
+        assert torch.equal(in_chunks(x, lengths, weight, padding=AROUND), wk.causal_conv3d(x, weight, padding=AROUND))
+
+
+@pytest.mark.parametrize(("dtype", "reach"), [(torch.float32, 1), (torch.bfloat16, 4)])
+def test_a_nan_stays_near_on_cpu(dtype: torch.dtype, reach: int) -> None:
+    x = torch.ones(1, 2, 3, 64, 66, dtype=dtype).contiguous(memory_format=torch.channels_last_3d)
+    x[0, 1, 1, 33, 30] = float("nan")
+    with dispatch.use_backend(causal_conv3d="cpu"):
+        y = wk.causal_conv3d(x, torch.ones(3, 2, 3, 3, 3, dtype=dtype), padding=AROUND)
+    _, _, frames, rows, columns = y.isnan().nonzero(as_tuple=True)
+    assert set(frames.tolist()) == {1, 2}
+    assert y[:, :, 1:, 32:35, 29:32].isnan().all()
+    assert (rows - 33).abs().max() <= reach and (columns - 30).abs().max() <= reach
 
 
 def test_a_nan_reaches_its_windows_only() -> None:

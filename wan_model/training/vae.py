@@ -72,7 +72,6 @@ def psnr(output: Tensor, target: Tensor) -> float:
 class VAETask:
     def __init__(self, recipe: Recipe, assets: Path):
         config = get_preset(recipe.preset).vae
-        assert config is not None
         self.recipe, self.assets = recipe, assets
         if recipe.start == "model":
             self.model = load_vae(assets, dtype=torch.float32)

@@ -66,7 +66,7 @@ def causal_conv3d(
     where x is channels-last and contiguous otherwise; with return_cache also new_cache [B, C, h, Y, X]: a copy of the
     last h frames of (cache, x). B may be 0.
     Numerics: accumulated in float32 or wider, rounded once to x.dtype. NaN and infinity reach the outputs whose window
-    holds them.
+    holds them (`cpu`, channels-last: also their neighbours; docs/numerics.md).
     Raises: TypeError for a dtype, ValueError for a shape, device, stride, padding, too few frames, or a chunk to be
     continued whose T is not a multiple of stride_t.
     Source: arXiv 2503.20314, section 4.1; Wan2.1 at 9737cba, modules/vae.py, CausalConv3d and its feature cache.

@@ -10,6 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from wan_kernels.common.video import as_video, layout_of
 from wan_kernels.dispatch import register_backend
 from wan_kernels.ops.causal_conv3d import reference
 
@@ -45,12 +46,12 @@ def forward(
     return_cache: bool,
 ) -> tuple[Tensor, Tensor]:
     frames, kernel, strides, pads = reference.lower(x, weight, cache, stride, padding)
-    layout = reference.layout_of(x)
+    layout = layout_of(x)
     inner_layout = CHANNELS_LAST[frames.dim()] if layout is torch.channels_last_3d else layout
     frames, kernel = (each.contiguous(memory_format=inner_layout) for each in (frames, kernel))
     bias = None if bias is None else bias.contiguous()
     y = aten.mkldnn_convolution(frames, kernel, bias, pads, strides, [1] * len(pads), 1)
-    y = reference.as_video(y, x.shape[0]) if y.dim() == 4 else y
+    y = as_video(y, x.shape[0], x.shape[2]) if y.dim() == 4 else y
     num_kept = reference.num_kept(weight, stride, return_cache)
     return y.contiguous(memory_format=layout), reference.last_frames(x, cache, num_kept)
 

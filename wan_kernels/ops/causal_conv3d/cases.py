@@ -64,6 +64,9 @@ CASES = (
     Case("decoder_96_720p_4f", same((1, 96, 4, 720, 1280), 96, has_cache=True), is_heavy=True),
     Case("decoder_192_360p_4f", same((1, 192, 4, 360, 640), 192, has_cache=True), is_heavy=True),
     Case("decoder_384_90p_1f", same((1, 384, 1, 90, 160), 384, has_cache=True), is_heavy=True),
+    Case("decoder_96_120p_4f", same((1, 96, 4, 120, 208), 96, has_cache=True, is_channels_last=True), is_heavy=True),
+    Case("decoder_192_60p_4f", same((1, 192, 4, 60, 104), 192, has_cache=True, is_channels_last=True), is_heavy=True),
+    Case("decoder_384_30p_1f", same((1, 384, 1, 30, 52), 384, has_cache=True, is_channels_last=True), is_heavy=True),
     Case("tiny_decoder_16_96p_4f", same((1, 16, 4, 96, 96), 16, has_cache=True), is_heavy=True),
     Case("first_layer_chunk", same((1, 3, 4, 6, 7), 96, has_cache=True)),
     Case("middle_layer", same((1, 96, 2, 5, 4), 96)),
@@ -71,6 +74,16 @@ CASES = (
     Case("short_chunk", same((2, 8, 1, 6, 7), 12, has_cache=True)),
     Case("image", same((3, 8, 1, 6, 7), 12)),
     Case("channels_last", same((2, 8, 5, 6, 7), 12, has_cache=True, is_channels_last=True)),
+    Case("pixels_4189_channels_last", same((1, 8, 2, 59, 71), 20, has_cache=True, is_channels_last=True)),
+    Case("frames_19_channels_last", same((2, 3, 19, 4, 6), 34, is_channels_last=True)),
+    Case("pointwise_channels_last", video((2, 16, 3, 5, 4), 40, kernel=(1, 1, 1), is_channels_last=True)),
+    Case(
+        "halve_time_channels_last",
+        video((1, 8, 4, 3, 5), 8, (3, 1, 1), (2, 1, 1), has_cache=True, is_channels_last=True),
+    ),
+    Case(
+        "halve_all_channels_last", video((2, 4, 6, 7, 9), 6, (3, 3, 3), (2, 2, 2), (1, 0, 2, 1), is_channels_last=True)
+    ),
     Case("image_channels_last", same((2, 8, 1, 6, 7), 12, is_channels_last=True)),
     Case("no_bias", same((1, 8, 3, 6, 7), 12, has_bias=False)),
     Case("pointwise", video((2, 16, 3, 5, 4), 8, kernel=(1, 1, 1))),

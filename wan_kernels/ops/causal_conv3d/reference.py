@@ -11,6 +11,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from wan_kernels.common.cost import Cost, num_bytes
+from wan_kernels.common.video import as_images, as_video, layout_of
 
 
 class Lowered(NamedTuple):
@@ -20,22 +21,6 @@ class Lowered(NamedTuple):
     kernel: Tensor
     stride: tuple[int, ...]
     padding: tuple[int, ...]
-
-
-def layout_of(x: Tensor) -> torch.memory_format:
-    """Channels-last where x is channels-last and not also contiguous; what comes out has the same."""
-    is_channels_last = x.is_contiguous(memory_format=torch.channels_last_3d) and not x.is_contiguous()
-    return torch.channels_last_3d if is_channels_last else torch.contiguous_format
-
-
-def as_images(x: Tensor) -> Tensor:
-    """[B, C, T, Y, X] -> [B*T, C, Y, X]; a view when x is channels-last."""
-    return x.transpose(1, 2).flatten(0, 1)
-
-
-def as_video(images: Tensor, num_samples: int) -> Tensor:
-    """[B*T, C, Y, X] -> [B, C, T, Y, X]."""
-    return images.unflatten(0, (num_samples, -1)).transpose(1, 2)
 
 
 def pad_space(x: Tensor, padding: list[int]) -> tuple[Tensor, tuple[int, int]]:
@@ -86,7 +71,7 @@ def forward(
     """y, and the new cache (with no frames unless return_cache)."""
     frames, kernel, strides, pads = lower(x, weight, cache, stride, padding)
     if frames.dim() == 4:
-        y = as_video(F.conv2d(frames, kernel, bias, strides, pads), x.shape[0])
+        y = as_video(F.conv2d(frames, kernel, bias, strides, pads), x.shape[0], x.shape[2])
     else:
         y = F.conv3d(frames, kernel, bias, strides, pads)
     return y.contiguous(memory_format=layout_of(x)), last_frames(x, cache, num_kept(weight, stride, return_cache))

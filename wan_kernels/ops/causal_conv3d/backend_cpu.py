@@ -1,0 +1,57 @@
+"""causal_conv3d through the C library: Winograd's F(2x2, 3x3), for 16-bit types F(4x4, 3x3), plain products for other
+kernels than 3 x 3. Everything in float32, whatever the type: it leaves no more error than oneDNN's sums.
+
+Channels must lie side by side. x and its history are read where they are: nothing is joined, padded or copied but the
+new history. The gradient is the reference's.
+"""
+
+import torch
+from torch import Tensor
+
+from wan_kernels import native
+from wan_kernels.common.cpu import reject_tensors
+from wan_kernels.common.video import layout_of
+from wan_kernels.dispatch import register_backend
+from wan_kernels.ops.causal_conv3d import reference
+
+
+def has_channels_inside(x: Tensor) -> bool:
+    return x.shape[1] == 1 or x.stride(1) == 1
+
+
+def reject(
+    x: Tensor,
+    weight: Tensor,
+    bias: Tensor | None,
+    cache: Tensor | None,
+    stride: list[int],
+    padding: list[int],
+    return_cache: bool,
+) -> str | None:
+    if layout_of(x) is not torch.channels_last_3d or not (cache is None or has_channels_inside(cache)):
+        return "needs x in channels-last order"
+    return reject_tensors(x, weight, bias, cache)
+
+
+def forward(
+    x: Tensor,
+    weight: Tensor,
+    bias: Tensor | None,
+    cache: Tensor | None,
+    stride: list[int],
+    padding: list[int],
+    return_cache: bool,
+) -> tuple[Tensor, Tensor]:
+    out = torch.empty(out_shape(x, weight, stride, padding), dtype=x.dtype, memory_format=torch.channels_last_3d)
+    native.library().causal_conv3d(out, x, weight, bias, cache, stride, padding)
+    return out, reference.last_frames(x, cache, reference.num_kept(weight, stride, return_cache))
+
+
+def out_shape(x: Tensor, weight: Tensor, stride: list[int], padding: list[int]) -> tuple[int, ...]:
+    top, bottom, left, right = padding
+    sides = (x.shape[2] + weight.shape[2] - stride[0], x.shape[3] + top + bottom, x.shape[4] + left + right)
+    steps = zip(sides, weight.shape[2:], stride, strict=True)
+    return x.shape[0], weight.shape[0], *((side - taps) // step + 1 for side, taps, step in steps)
+
+
+register_backend("causal_conv3d", "cpu", forward=forward, available=native.cpu_unavailable, reject=reject)

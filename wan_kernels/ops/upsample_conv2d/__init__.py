@@ -1,0 +1,3 @@
+"""upsample_conv2d: frames of twice the size, convolved without being made. Backends in order of preference."""
+
+from wan_kernels.ops.upsample_conv2d import backend_cpu as backend_cpu
