@@ -24,8 +24,8 @@ from wan_model.vae import WanVAE
 
 Direction = Literal["encode", "decode", "roundtrip"]
 
-# What kernels take inside themselves and the allocator keeps, over what is traced: at most 10 % in the table above. Some
-# 10 MB come on top at any size, and layers narrower than 16 channels take up to 1.8 times what is traced.
+# What kernels take inside themselves and the allocator keeps, over what is traced: at most 10 % in the table above.
+# Some 10 MB come on top at any size, and layers narrower than 16 channels take up to 1.8 times what is traced.
 MARGIN = 1.25
 # More at a time spreads the cost of a call over more frames, which pays where frames are small: on 2 CPU threads the
 # tiny VAE encodes 149 frames/s of 96x96 one latent at a time, 233 by fours, 196 by eights; of 832x480 4.7 and 3.4.
