@@ -22,7 +22,7 @@ def main() -> None:
         axes.plot(
             [row["num_frames"] for row in chosen], [row["peak_bytes"] / 1e9 for row in chosen], "o-", label=direction
         )
-    axes.set(xlabel="frames", ylabel="peak memory, GB", ylim=(0, None))
+    axes.set(xlabel="frames", ylabel="peak memory, GB", ylim=(0, 1.2 * max(row["peak_bytes"] for row in rows) / 1e9))
     axes.set_title(f"{rows[0]['model']}, {rows[0]['precision']}, {rows[0]['width']} x {rows[0]['height']}", fontsize=10)
     axes.legend()
     figure.savefig(options.picture, dpi=150)

@@ -66,8 +66,10 @@ def dequantized(outputs: tuple[Tensor, Tensor, Tensor], args: Mapping[str, Any])
 
 
 def cost(v: Tensor, dtype: torch.dtype, tokens_per_scale: int | None, is_smooth: bool, is_permuted: bool) -> Cost:
-    """As quantize_rows, and 2 operations per element for the mean and its difference."""
+    """As quantize_rows, and 2 operations per element for the mean and its difference. v is read twice where its mean is
+    taken off or a scale is that of all tokens: no code can be made before all of it was seen."""
     num_samples, length, num_heads, head_width = v.shape
     num_channels = num_samples * num_heads * head_width
+    num_reads = 2 if is_smooth or tokens_per_scale is None else 1
     written = num_channels * (num_positions(length) + 4 * num_blocks(length, tokens_per_scale) + 4)
-    return Cost((4 + 2 * is_smooth) * v.numel(), num_bytes(v) + written)
+    return Cost((4 + 2 * is_smooth) * v.numel(), num_reads * num_bytes(v) + written)

@@ -51,8 +51,10 @@ def cost(
     tokens_per_scale: int,
     is_smooth: bool,
 ) -> Cost:
-    """As rms_norm_rope, 4 operations per element to quantise, and 2 for the mean and its difference."""
+    """As rms_norm_rope, 4 operations per element to quantise, and 2 for the mean and its difference. x is read twice
+    where the mean is taken off: no code can be made before all of it was seen."""
     num_scales = x.shape[0] * num_heads * -(-x.shape[1] // tokens_per_scale)
     num_means = x.shape[0] * x.shape[2]
     written = x.numel() + 4 * (num_scales + num_means)
-    return Cost((11 + 2 * is_smooth) * x.numel(), num_bytes(x, weight, freqs_t, freqs_y, freqs_x) + written)
+    read = (1 + is_smooth) * num_bytes(x) + num_bytes(weight, freqs_t, freqs_y, freqs_x)
+    return Cost((11 + 2 * is_smooth) * x.numel(), read + written)
