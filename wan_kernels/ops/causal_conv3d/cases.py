@@ -30,6 +30,7 @@ def video(
         cache = make.normal(num_samples, num_in, kernel[0] - stride[0], height, width) if has_cache else None
         if is_channels_last:
             x = x.contiguous(memory_format=torch.channels_last_3d)
+            cache = None if cache is None else cache.contiguous(memory_format=torch.channels_last_3d)
         return x, weight, bias, cache, list(stride), list(padding), return_cache
 
     return build
