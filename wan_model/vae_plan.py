@@ -1,12 +1,16 @@
 """How many latent frames the VAE works on at a time: as many as fit, up to where more no longer pays.
 
 Model of the peak: the network itself is traced on meta tensors for chunks of 1 and of 2 latent frames, in the third of
-three chunks, when every cache is filled; from there memory grows by the same amount with each frame. Checked against
-the resident memory of a process, 2 CPU threads, tiny VAE, 832x480, float32, as traced and as measured in MB:
+three chunks, when every cache is filled; from there memory grows by the same amount with each frame. Against the
+resident memory of a process, in MB, traced / measured, with 2 CPU threads, the tiny VAE, 832x480, float32:
 
-    chunk              1             2             4
-    decode      796 /  813   1176 / 1179   1935 / 1829
-    encode      570 /  624    896 /  826   1548 / 1391
+    chunk                              1             2             4
+    decode, torch's convolution    796 /  813   1176 / 1179   1935 / 1829
+    decode, ours in C++            744 /  545   1072 /  663   1726 /  986
+    encode, torch's convolution    570 /  624    896 /  826   1548 / 1391
+    encode, ours in C++            538 /  340    883 /  508   1574 /  917
+
+The trace is that of the reference, so kernels that need no copies stay below it.
 """
 
 from collections.abc import Iterator
@@ -25,10 +29,11 @@ from wan_model.vae import WanVAE
 Direction = Literal["encode", "decode", "roundtrip"]
 
 # What kernels take inside themselves and the allocator keeps, over what is traced: at most 10 % in the table above.
-# Some 10 MB come on top at any size, and layers narrower than 16 channels take up to 1.8 times what is traced.
+# Some 10 MB come on top at any size, and torch pads layers narrower than 16 channels, to 1.8 times what is traced.
 MARGIN = 1.25
-# More at a time spreads the cost of a call over more frames, which pays where frames are small: on 2 CPU threads the
-# tiny VAE encodes 149 frames/s of 96x96 one latent at a time, 233 by fours, 196 by eights; of 832x480 4.7 and 3.4.
+# More at a time spreads the cost of a call over more frames, which pays where frames are small: on 2 CPU threads and
+# torch's convolution the tiny VAE encoded 149 frames/s of 96x96 one latent at a time, 233 by fours, 196 by eights; of
+# 832x480 4.7 and 3.4. Beyond this many bytes a CPU works on one at a time. Not measured on a GPU.
 MAX_CHUNK = 4
 MAX_CPU_BYTES = 500 * 10**6
 

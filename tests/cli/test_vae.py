@@ -233,13 +233,11 @@ def test_too_little_memory(refuse, clip, monkeypatch):
     assert line.startswith("[memory] roundtrip at 96x64 must have ") and "make the video smaller" in line
 
 
-@pytest.mark.parametrize("command", ["encode", "roundtrip"])
-def test_interrupt_leaves_nothing(command, work, tmp_path):
-    """SIGINT once the first bytes of the output are there, under a temporary name."""
+def test_interrupt_leaves_nothing(work, tmp_path):
+    """SIGINT once the output is there under a temporary name: a video, whose encoder must be closed too."""
     clip = write_clip(tmp_path / "clip.mp4", 4001, size=(32, 32))
-    output = {"encode": "a.safetensors", "roundtrip": "a.mp4"}[command]
     process = subprocess.Popen(
-        [sys.executable, "-m", "wan_model.cli", "vae", command, str(clip), "--chunk", "1", "-o", output],
+        [sys.executable, "-m", "wan_model.cli", "vae", "roundtrip", str(clip), "--chunk", "1", "-o", "a.mp4"],
         cwd=work, env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}, stderr=subprocess.PIPE, text=True,
     )  # fmt: skip
     deadline = time.monotonic() + 60
