@@ -10,6 +10,7 @@ from typing import Any, cast
 import torch
 
 import wan_model
+from wan_model.commands.progress import bar
 from wan_model.conditioning import check_task
 from wan_model.pipeline import (
     Callback,
@@ -92,29 +93,13 @@ def announce(saved: Saved) -> None:
 
 @contextmanager
 def progress(num_steps: int) -> Iterator[Callback]:
-    """A callback that draws step, share done and time left on stderr; in a pipe it draws nothing."""
-    from rich.console import Console
-    from rich.progress import (
-        BarColumn,
-        MofNCompleteColumn,
-        Progress,
-        TextColumn,
-        TimeElapsedColumn,
-        TimeRemainingColumn,
-    )
-
-    columns = (
-        TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TextColumn("steps,"),
-        TimeElapsedColumn(), TextColumn("gone,"), TimeRemainingColumn(), TextColumn("left"),
-    )  # fmt: skip
-    console = Console(stderr=True)
-    with Progress(*columns, console=console, disable=not console.is_terminal) as bar:
-        task = bar.add_task("sampling", total=num_steps)
+    """A callback that draws step, share done and time left."""
+    with bar("sampling", "steps", num_steps) as (drawn, task):
 
         def advance(info: StepInfo) -> None:
-            bar.update(task, completed=info.step)
+            drawn.update(task, completed=info.step)
             if info.step == info.num_steps:
-                bar.update(task, description="decoding")
+                drawn.update(task, description="decoding")
 
         yield advance
 

@@ -13,6 +13,7 @@ from torch import Tensor
 
 import wan_model
 from wan_model.checkpoints import load_vae
+from wan_model.commands.progress import bar
 from wan_model.commands.vae_source import Source, open_source
 from wan_model.config import VAEConfig
 from wan_model.latent_files import SUFFIX, describe_vae, open_latents, write_latents
@@ -222,22 +223,6 @@ def watched(parts: Iterable[Tensor], advance: Callable[[int], None]) -> Iterator
 
 @contextmanager
 def progress(what: str, num_frames: int | None) -> Iterator[Callable[[int], None]]:
-    """A callback told how many frames have passed; draws on stderr as `generate.progress` does, nothing in a pipe."""
-    from rich.console import Console
-    from rich.progress import (
-        BarColumn,
-        MofNCompleteColumn,
-        Progress,
-        TextColumn,
-        TimeElapsedColumn,
-        TimeRemainingColumn,
-    )
-
-    columns = (
-        TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TextColumn("frames,"),
-        TimeElapsedColumn(), TextColumn("gone,"), TimeRemainingColumn(), TextColumn("left"),
-    )  # fmt: skip
-    console = Console(stderr=True)
-    with Progress(*columns, console=console, disable=not console.is_terminal) as bar:
-        task = bar.add_task(what, total=num_frames)
-        yield lambda count: bar.advance(task, count)
+    """A callback told how many frames have passed."""
+    with bar(what, "frames", num_frames) as (drawn, task):
+        yield lambda count: drawn.advance(task, count)
