@@ -16,10 +16,8 @@ from safetensors.torch import save_file
 
 from wan_model.checkpoints import load_vae
 from wan_model.cli import main
-from wan_model.video_io import frames_of, missing_encoder, read_video, write_video
+from wan_model.video_io import frames_of, read_video, write_video
 from wan_model.video_reader import probe, read_frames
-
-pytestmark = pytest.mark.skipif(missing_encoder() is not None, reason=str(missing_encoder()))
 
 
 @pytest.fixture

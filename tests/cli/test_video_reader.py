@@ -6,10 +6,8 @@ import numpy as np
 import pytest
 from clips import drawn, write_clip, write_sound
 
-from wan_model.video_io import frames_of, missing_encoder, read_video, to_frames, write_video
+from wan_model.video_io import frames_of, read_video, to_frames, write_video
 from wan_model.video_reader import probe, read_arrays, read_frames
-
-pytestmark = pytest.mark.skipif(missing_encoder() is not None, reason=str(missing_encoder()))
 
 
 def error_of(path, expected) -> float:
