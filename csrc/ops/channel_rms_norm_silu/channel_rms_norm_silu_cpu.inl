@@ -2,7 +2,7 @@
 // Planes: vector lanes are positions. A block of positions of all channels is read once, copied to dense scratch memory
 // in the second cache (planes are often a power of two apart and would evict each other), and finished from there.
 // Rows: vector lanes are channels, one position at a time.
-#include "common/cpu/exp.h"
+#include "common/cpu/channel_norm.h"
 #include "common/cpu/stream.h"
 #include "ops/channel_rms_norm_silu/channel_rms_norm_silu_cpu.h"
 
@@ -10,16 +10,9 @@ namespace wk {
 namespace WK_ISA {
 namespace {
 
-constexpr float kMinNorm = 1e-12f;
-
 template <class T>
 T *at(const ChannelView &view, int64_t sample, int64_t position) {
   return reinterpret_cast<T *>(view.data) + sample * view.batch_stride + position * view.position_stride;
-}
-
-template <class T, bool kSilu>
-WK_INLINE Floats activate(Floats value) {
-  return kSilu ? value * sigmoid<T>(value) : value;
 }
 
 // Derivative of the activation at `value`.
@@ -30,17 +23,10 @@ WK_INLINE Floats slope(Floats value) {
   return gate * (splat(1.0f) + value * (splat(1.0f) - gate));
 }
 
-WK_INLINE Floats clamped_norm(Floats squares) {
-  const Floats norm = root(squares);
-  return select(norm < splat(kMinNorm), splat(kMinNorm), norm);  // NaN stays NaN
-}
-
 // Where the norm is clamped it is a constant, and no gradient flows through it.
 WK_INLINE Floats through_norm(Floats gradient, Floats norm) {
   return select(norm > splat(kMinNorm), gradient, zeros());
 }
-
-WK_INLINE Floats root_of_count(int64_t num_channels) { return splat(root(static_cast<float>(num_channels))); }
 
 // ---- planes ----
 
@@ -123,14 +109,6 @@ void backward_planes(const ChannelRmsNormSiluCall &call, const ChannelBlock &blo
 }
 
 // ---- rows ----
-
-template <class T>
-Floats row_norm(const T *x, int64_t num_channels) {
-  return clamped_norm(splat(sum_over(num_channels, [&](int64_t i, auto extent) {
-    const Floats value = load(x + i, extent);
-    return value * value;
-  })));
-}
 
 template <class T, bool kSilu>
 void forward_rows(const ChannelRmsNormSiluCall &call, const ChannelBlock &block) {

@@ -9,14 +9,11 @@ import torch
 from torch import Tensor
 
 from wan_kernels import native
+from wan_kernels.common.conv3d import out_shape
 from wan_kernels.common.cpu import reject_tensors
-from wan_kernels.common.video import layout_of
+from wan_kernels.common.video import has_channels_inside, layout_of
 from wan_kernels.dispatch import register_backend
 from wan_kernels.ops.causal_conv3d import reference
-
-
-def has_channels_inside(x: Tensor) -> bool:
-    return x.shape[1] == 1 or x.stride(1) == 1
 
 
 def reject(
@@ -45,13 +42,6 @@ def forward(
     out = torch.empty(out_shape(x, weight, stride, padding), dtype=x.dtype, memory_format=torch.channels_last_3d)
     native.library().causal_conv3d(out, x, weight, bias, cache, stride, padding)
     return out, reference.last_frames(x, cache, reference.num_kept(weight, stride, return_cache))
-
-
-def out_shape(x: Tensor, weight: Tensor, stride: list[int], padding: list[int]) -> tuple[int, ...]:
-    top, bottom, left, right = padding
-    sides = (x.shape[2] + weight.shape[2] - stride[0], x.shape[3] + top + bottom, x.shape[4] + left + right)
-    steps = zip(sides, weight.shape[2:], stride, strict=True)
-    return x.shape[0], weight.shape[0], *((side - taps) // step + 1 for side, taps, step in steps)
 
 
 register_backend("causal_conv3d", "cpu", forward=forward, available=native.cpu_unavailable, reject=reject)
