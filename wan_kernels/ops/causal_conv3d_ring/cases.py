@@ -1,4 +1,4 @@
-"""Real shapes of Wan's VAE, rings gone round several times, odd shapes, extremes. Slots that nobody may read are NaN."""
+"""Real shapes of Wan's VAE, rings gone round several times, odd shapes, extremes. What nobody may read is NaN."""
 
 import torch
 
