@@ -57,11 +57,13 @@ void forward_planes(const ChannelRmsNormSiluCall &call, const ChannelBlock &bloc
     store(scale + i, root_of_count(call.num_channels) / load(scale + i, extent), extent);
   });
   T *out = at<T>(call.out, block.sample, block.begin);
-  for (int64_t c = 0; c < call.num_channels; ++c) {
+  const T *next = at<const T>(call.x, block.sample, block.end);
+  for (int64_t c = 0; c < call.num_channels; ++c, next += call.x.channel_stride) {
     const Floats weight = splat(call.weight[c]);
     const float *value = values + c * count;
     T *plane = out + c * call.out.channel_stride;
     for_each_vector(count, [&](int64_t i, auto extent) {
+      if (i % kLineOf<T> == 0) fetch(next + i);
       put(plane + i, activate<T, kSilu>(load(value + i, extent) * load(scale + i, extent) * weight), extent,
           call.is_out_streamed);
     });
