@@ -61,6 +61,11 @@ class Tiling:
         """Latents of all tiles together, those in overlaps counted as often as they are worked on."""
         return self.num_tiles * math.prod(self.tile)
 
+    @property
+    def share(self) -> float:
+        """Of a frame that one tile covers."""
+        return math.prod(self.tile) / math.prod(self.frame)
+
     def windows(self, scale: int = 1) -> list[Window]:
         """Where each tile lies in a frame whose sides are `scale` times those in latents."""
         height, width = (side * scale for side in self.tile)
@@ -88,6 +93,12 @@ def evenly(frame: tuple[int, int], counts: tuple[int, int], overlap: int) -> Til
         math.ceil((length + (count - 1) * overlap) / count) for length, count in zip(frame, counts, strict=True)
     )
     return Tiling(frame, (rows, columns), overlap)
+
+
+def at_most(tile: tuple[int, int], frame: tuple[int, int], overlap: int) -> Tiling:
+    """As few tiles as tiles of this size take, made as small as so many can be."""
+    rows, columns = (len(spread(length, side, overlap)) for length, side in zip(frame, tile, strict=True))
+    return evenly(frame, (rows, columns), overlap)
 
 
 def spread(length: int, tile: int, overlap: int) -> list[int]:

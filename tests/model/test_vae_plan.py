@@ -9,7 +9,7 @@ import torch
 
 from wan_model.config import VAEConfig
 from wan_model.vae import WanVAE
-from wan_model.vae_plan import MARGIN, MAX_CHUNK, peak_bytes, plan_chunk
+from wan_model.vae_plan import MARGIN, MAX_CHUNK, peak_bytes, plan_vae
 
 CONFIG = VAEConfig(
     dim=16, dim_mult=(1, 1, 2, 2), num_res_blocks=1, latents_mean=(0.0,) * 16, latents_std=(1.0,) * 16
@@ -39,16 +39,16 @@ def test_more_memory_gives_longer_chunks_until_they_no_longer_pay(vae):
         (one + 2 * step, 3, "more would not fit"),
         (one + 50 * step, MAX_CHUNK, "more would not be faster"),
     ):
-        plan = plan_chunk(vae, HEIGHT, WIDTH, free, direction="decode")
+        plan = plan_vae(vae, HEIGHT, WIDTH, free, direction="decode")
         assert plan.chunk == chunk and plan.why.endswith(why)
         assert plan.why.startswith(f"chunk {chunk}: decode at {WIDTH}x{HEIGHT} takes ")
         assert plan.peak_bytes <= free
 
 
 def test_unknown_memory_gives_single_latents_and_too_little_is_refused(vae):
-    assert plan_chunk(vae, HEIGHT, WIDTH, None).chunk == 1
+    assert plan_vae(vae, HEIGHT, WIDTH, None).chunk == 1
     with pytest.raises(ValueError, match=r"\[memory\] decode at 128x96 must have .* at 1 latent frame at a time, got"):
-        plan_chunk(vae, HEIGHT, WIDTH, foreseen(1) - 1, direction="decode")
+        plan_vae(vae, HEIGHT, WIDTH, foreseen(1) - 1, direction="decode")
 
 
 MEASURE = """
