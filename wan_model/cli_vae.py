@@ -5,15 +5,12 @@ from typing import Annotated
 
 import typer
 
-from wan_model.cli_options import DeviceOption, ModelOption
+from wan_model.cli_options import DeviceOption, ModelOption, TileOption
 
 vae_app = typer.Typer(help="Videos to latents and back, of any length.", no_args_is_help=True)
 
 VideoArgument = Annotated[Path, typer.Argument(metavar="FILE", help="A video that FFmpeg reads, a GIF or a PNG.")]
 ChunkOption = Annotated[str, typer.Option("--chunk", help="Latent frames at a time, or auto: what fits and pays.")]
-TileOption = Annotated[
-    str, typer.Option("--tile", help="Width x height in pixels, none, or auto: none where whole frames fit in memory.")
-]
 OverlapOption = Annotated[
     int | None, typer.Option("--overlap", metavar="PIXELS", help="Of neighbouring tiles; 8 latents otherwise.")
 ]

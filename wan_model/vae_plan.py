@@ -162,11 +162,23 @@ def disk_line(vae: WanVAE, tiling: Tiling, num_frames: int | None, direction: Di
     return f"; {gigabytes(needed)} of disk{'' if num_frames else ' a frame'} in {folder}"
 
 
+def parse_tile(text: str) -> TileChoice:
+    """`auto`, `none`, or `640x480` to (640, 480)."""
+    if text == "auto":
+        return "auto"
+    if text == "none":
+        return "none"
+    width, _, height = text.lower().partition("x")
+    if not (width.isdecimal() and height.isdecimal()):
+        raise ValueError(f"[tile] must be auto, none or WIDTHxHEIGHT in pixels, got {text!r}")
+    return int(width), int(height)
+
+
 def check_tile(tile: TileChoice, overlap: int | None, stride: int) -> None:
     """Raises: ValueError for an overlap or a tile (width, height) in pixels that is nothing to cut frames into."""
     if overlap is not None and (overlap < stride or overlap % stride):
-        near = max(stride, workable_side_above(overlap, stride))
-        raise ValueError(f"[overlap] must be a multiple of {stride} pixels, got {overlap}; {near} would do")
+        above = max(stride, workable_side_above(overlap, stride))
+        raise ValueError(f"[overlap] must be a multiple of {stride} pixels, got {overlap}; {above} would do")
     if not isinstance(tile, tuple):
         return
     width, height = tile
@@ -182,8 +194,9 @@ def check_tile(tile: TileChoice, overlap: int | None, stride: int) -> None:
 
 def candidates(frame: tuple[int, int], overlap: int) -> list[Tiling]:
     """Every even tiling of a frame whose tiles are no smaller than two overlaps, that of the least work first."""
-    counts = product(*(range(1, max(2, side // overlap)) for side in frame))
-    return sorted((evenly(frame, count, overlap) for count in counts), key=lambda each: (each.area, each.num_tiles))
+    rows, columns = (range(1, max(2, side // overlap)) for side in frame)
+    tilings = (evenly(frame, counts, overlap) for counts in product(rows, columns))
+    return sorted(tilings, key=lambda each: (each.area, each.num_tiles))
 
 
 def least_bytes(config: VAEConfig, height: int, width: int, dtype: torch.dtype, direction: Direction) -> int:

@@ -46,9 +46,7 @@ class Tiling:
     @property
     def starts(self) -> tuple[list[int], list[int]]:
         """First rows, and first columns, of the tiles."""
-        rows, columns = (
-            spread(length, tile, self.overlap) for length, tile in zip(self.frame, self.tile, strict=True)
-        )
+        rows, columns = (spread(length, tile, self.overlap) for length, tile in zip(self.frame, self.tile, strict=True))
         return rows, columns
 
     @property
@@ -129,7 +127,7 @@ class Spool:
     """Tensors on disk, read back as often as asked for. The file has no name: whatever ends the process, it is gone."""
 
     def __init__(self, folder: Path | None = None):
-        self.file: Any = tempfile.TemporaryFile(dir=folder or roomy_folder())
+        self.file: Any = tempfile.TemporaryFile(dir=folder or roomy_folder())  # noqa: SIM115, closed by __exit__
         self.kept: list[tuple[int, torch.dtype, torch.Size]] = []
 
     def __enter__(self) -> "Spool":
@@ -151,7 +149,8 @@ class Spool:
         offset, dtype, shape = self.kept[index]
         piece = torch.empty(shape, dtype=dtype)
         self.file.seek(offset)
-        self.file.readinto(piece.view(torch.uint8).numpy().data)
+        if self.file.readinto(piece.view(torch.uint8).numpy().data) != piece.nbytes:
+            raise OSError(f"[disk] {piece.nbytes} bytes must come back from byte {offset}, got fewer")
         return piece
 
     def __iter__(self) -> Iterator[Tensor]:

@@ -99,8 +99,7 @@ def test_contact_sheet_holds_every_frame(frames):
 
 
 def test_save_leaves_video_sheet_and_settings(frames, tmp_path):
-    video = torch.from_numpy(frames).permute(3, 0, 1, 2).float() / 127.5 - 1
-    saved = save(tmp_path / "a.gif", video, 8, {"prompt": "ein rotes Quadrat 方"})
+    saved = save(tmp_path / "a.gif", iter(frames), 8, {"prompt": "ein rotes Quadrat 方"})
     assert sorted(os.listdir(tmp_path)) == ["a.gif", "a.json", "a.sheet.png"]
     assert json.loads(saved.record.read_text(encoding="utf-8")) == {"prompt": "ein rotes Quadrat 方", "video": "a.gif"}
 
@@ -113,7 +112,7 @@ def test_an_interrupted_save_leaves_nothing(frames, tmp_path, monkeypatch, error
 
     monkeypatch.setattr(video_io, "dump_json", fail)
     with pytest.raises(error):
-        save(tmp_path / "a.gif", torch.zeros(3, 5, 16, 16), 8, {})
+        save(tmp_path / "a.gif", frames, 8, {})
     assert os.listdir(tmp_path) == []
 
 

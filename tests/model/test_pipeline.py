@@ -227,7 +227,7 @@ def test_memory_estimate_bounds_what_a_forward_allocates():
 
 def test_result_is_saved_with_everything_needed_to_make_it_again(small, tmp_path):
     result = generate(small, [RED, GREEN], seed=5, num_frames=5)
-    saved = result.save(tmp_path / "out.gif", seconds=1.0)
+    saved = result.save(tmp_path / "out.gif", sampling_s=1.0)
     assert [each.video.name for each in saved] == ["out-1.gif", "out-2.gif"]
     record = json.loads(saved[1].record.read_text())
     again = generate(
@@ -236,4 +236,4 @@ def test_result_is_saved_with_everything_needed_to_make_it_again(small, tmp_path
         shift=record["shift"], guidance_scale=record["guidance_scale"], solver=record["solver"],
     )  # fmt: skip
     assert_same_video(again.videos_BCFYX[0], result.videos_BCFYX[1])
-    assert record["model"] == "small" and record["seconds"] == 1.0 and record["video"] == "out-2.gif"
+    assert record["model"] == "small" and record["sampling_s"] == 1.0 and record["video"] == "out-2.gif"

@@ -21,8 +21,8 @@ from wan_model.pipeline import find_model, resolve_device
 from wan_model.plan import free_bytes
 from wan_model.tables import print_table
 from wan_model.vae import WanVAE
-from wan_model.vae_plan import Direction, TileChoice, VAEPlan, check_tile, plan_vae
-from wan_model.vae_stream import check_chunk
+from wan_model.vae_plan import Direction, VAEPlan, check_tile, parse_tile, plan_vae
+from wan_model.vae_stream import check_chunk, watched_latents
 from wan_model.vae_tiles import Spool, decode_tiles, encode_tiles
 from wan_model.video_io import atomic_path, check_directory, check_output, dump_json, frames_of, write_video
 
@@ -31,7 +31,7 @@ DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16}
 
 @dataclass(frozen=True)
 class Options:
-    """What all three commands are told: the model's name or directory, latent frames at a time, tiles, dtype, device."""
+    """What all three commands are told: which model, latent frames at a time, dtype, device, where frames are cut."""
 
     model: str
     chunk: str
@@ -71,15 +71,6 @@ class Options:
         return plan
 
 
-def parse_tile(text: str) -> TileChoice:
-    if text == "auto" or text == "none":
-        return text
-    width, _, height = text.lower().partition("x")
-    if not (width.isdecimal() and height.isdecimal()):
-        raise ValueError(f"[tile] must be auto, none or WIDTHxHEIGHT in pixels, got {text!r}")
-    return int(width), int(height)
-
-
 def encode(source: Path, output: Path | None, options: Options, *, is_cropped: bool) -> None:
     config = options.config()
     options.check(config)
@@ -105,7 +96,7 @@ def decode(source: Path, output: Path | None, options: Options) -> None:
     vae = options.load(config)
     plan = options.plan(vae, latents.height, latents.width, "decode", latents.num_frames)
     with progress("decoding", latents.num_frames, plan.tiling.num_tiles) as advance:
-        pieces = watched_latents(latents.pieces, advance, config)
+        pieces = watched_latents(latents.pieces, advance, config.temporal_stride)
         announce(*write_video(output, frames_of(decode_tiles(vae, pieces, plan.tiling, plan.chunk)), latents.fps))
 
 
@@ -161,7 +152,7 @@ def compared(
         for piece in encoded:
             latents.append(piece)
         figures.encode_s = encoded.seconds - sum(each.seconds for each in reading)
-        pieces = watched_latents(lambda: latents, advance, vae.config)
+        pieces = watched_latents(lambda: latents, advance, vae.config.temporal_stride)
         decoded = Timed(decode_tiles(vae, pieces, plan.tiling, plan.chunk), device)
         originals = video.frames()
         for part in decoded:
@@ -241,21 +232,6 @@ def watched(parts: Iterable[Tensor], advance: Callable[[int], None]) -> Iterator
     for part in parts:
         yield part
         advance(part.shape[2])
-
-
-def watched_latents(
-    source: Callable[[], Iterable[Tensor]], advance: Callable[[int], None], config: VAEConfig
-) -> Callable[[], Iterator[Tensor]]:
-    """The same source; `advance` is told of the frames that latents stand for, the first of 1."""
-
-    def pieces() -> Iterator[Tensor]:
-        alone = config.temporal_stride - 1
-        for piece in source():
-            yield piece
-            advance(config.temporal_stride * piece.shape[2] - alone)
-            alone = 0
-
-    return pieces
 
 
 @contextmanager
