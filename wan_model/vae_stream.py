@@ -43,16 +43,16 @@ def joined(pieces: list[Tensor]) -> Tensor:
 def watched_latents(
     source: Callable[[], Iterable[Tensor]], advance: Callable[[int], None], stride: int
 ) -> Callable[[], Iterator[Tensor]]:
-    """The same source, each time from the first piece on; `advance` is told how many more frames have been decoded.
+    """The same source, each time from the first piece on; `advance` is told how many more frames are through.
 
-    stride: frames to a latent; the first latent is 1.
+    Those of a chunk that is being worked on may count already. stride: frames to a latent; the first latent is 1.
     """
 
     def pieces() -> Iterator[Tensor]:
         missing = stride - 1
         for piece in source():
             yield piece
-            # Whoever asks for the next piece is done with this one.
+            # Whoever asks for the next piece has taken this one.
             advance(stride * piece.shape[2] - missing)
             missing = 0
 

@@ -5,9 +5,27 @@ the outer loop: one tile's whole video runs through the network, then the next o
 price is disk: what every tile makes waits there, in a file without a name, until all of them can be read back side by
 side. Memory holds one tile's stream or one chunk of whole frames, for a video of any length.
 
-Tiles lie on whole latents and overlap; weights rise and fall linearly over the overlap and sum to 1 everywhere. Frames
+Tiles lie on whole latents and overlap; weights rise and fall linearly inside overlaps and sum to 1 everywhere. Frames
 wait as 16-bit floats (float16 rounds pixels in [-1, 1] by 2^-12, 1 / 32 of an 8-bit step; bfloat16 stays as it is) and
 latents in their own type.
+
+What is lost: a tile sees zeros where its neighbours are, and the attention of the middle block, which otherwise sees
+whole frames, sees the tile alone, so tiles are never exact. The outer quarters of an overlap weigh nothing, for what
+lies at an edge is worst; with ramps over all of it the tiny VAE came to 54.0 dB where this comes to 61.6. Against the
+same latents, or frames, in one piece, float32; worst are the frame of least PSNR and the pixel furthest off, of 255:
+
+    overlap, pixels                              8     16     24     32     48     64     96
+    tiny, 384x384 in 9 tiles of 192x192, 9 frames of the suite's clip side by side
+    decode, PSNR, dB                          41.2   48.1   54.2   57.1   60.4   61.6   61.8
+    decode, worst frame, dB                   38.1   45.7   50.4   52.4   55.4   57.0   57.2
+    decode, worst pixel                         97     49     35     29     23     19     18
+    encode, signal to noise, dB               23.2   30.9   34.3   38.4   50.9   55.4   59.2
+    width 96, random weights, 192x192 in 4 tiles of 128x128, 5 frames
+    decode, PSNR, dB                                 31.6          35.8   38.8   40.0
+    encode, signal to noise, dB                      31.3          34.7   37.2   37.7
+
+A roundtrip of the tiny VAE lost nothing measurable to tiles: 22.2 dB with any of these, as without. From 64 pixels on
+what is left is the attention's, spread over the frame and not at the seams.
 
 Letters: B batch, C channels, T frames, Y rows, X columns, Z latent channels, S pixels to a latent along one side.
 """
@@ -28,6 +46,7 @@ from wan_model.vae import WanVAE
 Window = tuple[slice, slice]
 Source = Callable[[], Iterable[Tensor]]
 
+# Latents. More gains little in the table above.
 DEFAULT_OVERLAP = 8
 
 

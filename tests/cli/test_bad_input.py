@@ -65,6 +65,8 @@ def model_copy(tiny_directory, tmp_path):
         (["-o", "out.png"], "[output] .png holds 1 frame, got 17; name it .mp4, or pass --frames 1"),
         (["-o", "none/out.mp4"], "[output] directory must exist, got none; create it first"),
         (["--preset", "15B"], "got '15B'"),
+        (["--tile", "big"], "[tile] must be auto, none or WIDTHxHEIGHT in pixels, got 'big'"),
+        (["--tile", "60x128"], "[tile] sides must be multiples of 8 pixels, got 60x128; 128x128 would do"),
         (["--frames", "many"], "Invalid value for '--frames'"),
         (["--colour", "red"], "No such option"),
     ],
