@@ -13,6 +13,7 @@ import torch
 import wan_model
 from wan_model.commands.progress import bar
 from wan_model.conditioning import check_task
+from wan_model.heap import return_large_blocks
 from wan_model.pipeline import (
     Callback,
     StepInfo,
@@ -65,6 +66,7 @@ def run(
     if show_layers and chosen not in CODES:
         raise ValueError(f"[layers] --layers needs --precision {' or '.join(CODES)}, got {chosen}")
 
+    return_large_blocks()
     pipeline = load_pipeline(model, preset=preset, precision="bf16" if show_layers else chosen, device=place)
     if show_layers:
         errors = check_layers(pipeline, settings, chosen)

@@ -15,6 +15,7 @@ from wan_model.checkpoints import load_vae
 from wan_model.commands.progress import bar
 from wan_model.commands.vae_source import Source, open_source
 from wan_model.config import VAEConfig
+from wan_model.heap import return_large_blocks
 from wan_model.latent_files import SUFFIX, describe_vae, open_latents, write_latents
 from wan_model.metrics import WINDOW, psnr, ssim
 from wan_model.pipeline import find_model, resolve_device
@@ -57,6 +58,7 @@ class Options:
 
     def load(self, config: VAEConfig) -> WanVAE:
         directory, _ = find_model(self.model)
+        return_large_blocks()
         return load_vae(directory, config, dtype=DTYPES[self.dtype], device=resolve_device(self.device))
 
     def plan(self, vae: WanVAE, height: int, width: int, direction: Direction, num_frames: int | None) -> VAEPlan:
