@@ -288,22 +288,17 @@ def test_too_little_memory(refuse, clip, monkeypatch):
     assert line.startswith("[memory] roundtrip at 96x64 must have ") and "make the video smaller" in line
 
 
-@pytest.mark.parametrize("options", [(), ("--tile", "32x32", "--overlap", "16")], ids=["whole", "tiles"])
-def test_interrupt_leaves_nothing(work, tmp_path, options):
+def test_interrupt_leaves_nothing(work, tmp_path):
     """SIGINT once the output is there under a temporary name: a video, whose encoder must be closed too."""
-    clip = write_clip(tmp_path / "clip.mp4", 601, size=(48, 32))
-    spool = tmp_path / "spool"
-    spool.mkdir()
+    clip = write_clip(tmp_path / "clip.mp4", 401, size=(32, 32))
     process = subprocess.Popen(
-        [sys.executable, "-m", "wan_model.cli", "vae", "roundtrip", str(clip), "--chunk", "1", "-o", "a.mp4", *options],
-        cwd=work, stderr=subprocess.PIPE, text=True,
-        env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path), "TMPDIR": str(spool)},
+        [sys.executable, "-m", "wan_model.cli", "vae", "roundtrip", str(clip), "--chunk", "1", "-o", "a.mp4"],
+        cwd=work, env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}, stderr=subprocess.PIPE, text=True,
     )  # fmt: skip
     deadline = time.monotonic() + 60
     while not list(work.glob(".*.part*")) and time.monotonic() < deadline and process.poll() is None:
         time.sleep(0.02)
     process.send_signal(signal.SIGINT)
     _, err = process.communicate(timeout=60)
-    *plan, said = err.splitlines()
-    assert (process.returncode, said, len(plan)) == (130, "interrupted", 1 if options else 0)
-    assert os.listdir(work) == os.listdir(spool) == []
+    assert (process.returncode, err) == (130, "interrupted\n")
+    assert os.listdir(work) == []
