@@ -10,7 +10,7 @@ from typing import Annotated, Any
 import typer
 
 import wan_model
-from wan_model.cli_options import DeviceOption, FramesOption, JsonFlag, ModelOption, SizeOption
+from wan_model.cli_options import DeviceOption, FramesOption, JsonFlag, ModelOption, SizeOption, TileOption
 from wan_model.cli_vae import vae_app
 
 EXIT_BAD_INPUT = 2
@@ -67,6 +67,7 @@ def generate(
     ] = None,
     layers: Annotated[bool, typer.Option(help="First print what each layer runs in 8 bits, and its error.")] = False,
     noise_device: Annotated[str, typer.Option(help="Whose generator draws the noise: cpu (portable) or cuda.")] = "cpu",
+    tile: TileOption = "auto",
     preview: Annotated[bool, typer.Option(help="Keep NAME.preview.png up to date while sampling.")] = False,
 ) -> None:
     """Make a video, with a contact sheet and its settings beside it.
@@ -81,7 +82,7 @@ def generate(
 
     run(
         prompts, output, model=model, preset=preset, device=device, precision=precision, show_layers=layers,
-        show_preview=preview,
+        show_preview=preview, tile=tile,
         options={
             "negative_prompts": negative, "seed": seed, "size": parse_size(size), "num_frames": frames, "fps": fps,
             "num_steps": steps, "shift": shift, "guidance_scale": guidance, "solver": solver,

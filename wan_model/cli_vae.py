@@ -5,12 +5,15 @@ from typing import Annotated
 
 import typer
 
-from wan_model.cli_options import DeviceOption, ModelOption
+from wan_model.cli_options import DeviceOption, ModelOption, TileOption
 
 vae_app = typer.Typer(help="Videos to latents and back, of any length.", no_args_is_help=True)
 
 VideoArgument = Annotated[Path, typer.Argument(metavar="FILE", help="A video that FFmpeg reads, a GIF or a PNG.")]
 ChunkOption = Annotated[str, typer.Option("--chunk", help="Latent frames at a time, or auto: what fits and pays.")]
+OverlapOption = Annotated[
+    int | None, typer.Option("--overlap", metavar="PIXELS", help="Of neighbouring tiles; 8 latents otherwise.")
+]
 DtypeOption = Annotated[str, typer.Option("--dtype", help="fp32 or bf16.")]
 CropFlag = Annotated[
     bool, typer.Option("--crop", help="Cut off what does not fit: edges around the centre, the last frames.")
@@ -25,6 +28,8 @@ def vae_encode(
     ] = None,
     model: ModelOption = "tiny",
     chunk: ChunkOption = "auto",
+    tile: TileOption = "auto",
+    overlap: OverlapOption = None,
     dtype: DtypeOption = "fp32",
     device: DeviceOption = None,
     crop: CropFlag = False,
@@ -37,7 +42,7 @@ def vae_encode(
     """
     from wan_model.commands.vae import Options, encode
 
-    encode(source, output, Options(model, chunk, dtype, device), is_cropped=crop)
+    encode(source, output, Options(model, chunk, dtype, device, tile, overlap), is_cropped=crop)
 
 
 @vae_app.command("decode")
@@ -48,6 +53,8 @@ def vae_decode(
     ] = None,
     model: ModelOption = "tiny",
     chunk: ChunkOption = "auto",
+    tile: TileOption = "auto",
+    overlap: OverlapOption = None,
     dtype: DtypeOption = "fp32",
     device: DeviceOption = None,
 ) -> None:
@@ -55,10 +62,11 @@ def vae_decode(
 
     \b
     wan vae decode clip.safetensors -o clip.mp4
+    wan vae decode large.safetensors -o large.mp4 --tile 512x512
     """
     from wan_model.commands.vae import Options, decode
 
-    decode(source, output, Options(model, chunk, dtype, device))
+    decode(source, output, Options(model, chunk, dtype, device, tile, overlap))
 
 
 @vae_app.command("roundtrip")
@@ -69,6 +77,8 @@ def vae_roundtrip(
     ] = None,
     model: ModelOption = "tiny",
     chunk: ChunkOption = "auto",
+    tile: TileOption = "auto",
+    overlap: OverlapOption = None,
     dtype: DtypeOption = "fp32",
     device: DeviceOption = None,
     crop: CropFlag = False,
@@ -84,4 +94,4 @@ def vae_roundtrip(
     """
     from wan_model.commands.vae import Options, roundtrip
 
-    roundtrip(source, output, json_path, Options(model, chunk, dtype, device), is_cropped=crop)
+    roundtrip(source, output, json_path, Options(model, chunk, dtype, device, tile, overlap), is_cropped=crop)

@@ -3,9 +3,9 @@
 Letters: B batch, F pixel frames, C channels; T, Y, X frames, rows and columns of the latent grid.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass, replace
-from functools import cache
+from functools import cache, cached_property
 from pathlib import Path
 from typing import Any
 
@@ -26,7 +26,10 @@ from wan_model.solvers import make_solver
 from wan_model.text_encoder import TextEncoder
 from wan_model.tokenizer import Tokenizer
 from wan_model.vae import WanVAE
-from wan_model.video_io import Saved, save
+from wan_model.vae_plan import TileChoice, VAEPlan, plan_vae
+from wan_model.vae_stream import watched_latents
+from wan_model.vae_tiles import decode_tiles, whole
+from wan_model.video_io import Saved, frames_of, save
 
 TINY_DIRECTORY = Path(__file__).parent / "assets" / "tiny"
 
@@ -81,15 +84,44 @@ class Pipeline:
         return self.dits[0] if timestep >= self.config.expert_boundary * NUM_TRAIN_TIMESTEPS else self.dits[-1]
 
 
+def nobody(count: int) -> None:
+    """Nobody wants to know."""
+
+
 @dataclass(frozen=True)
 class Result:
-    """Videos in [-1, 1], [B, 3, F, rows, columns], float32 on the CPU, and the settings that made them."""
+    """Videos as latents, [B, Z, T, Y, X] in float32, and the settings that made them.
 
-    videos_BCFYX: Tensor
+    Pixels are made when they are asked for: `save` decodes straight into the file, `videos_BCFYX` holds everything.
+    """
+
+    latents_BZTYX: Tensor
+    vae: WanVAE
     settings: Settings
     model: str
     device: str
     precision: Precision
+
+    @cached_property
+    def videos_BCFYX(self) -> Tensor:
+        """[B, 3, F, rows, columns] in [-1, 1], float32 on the CPU."""
+        return torch.cat([torch.cat(list(self.decode(i)), dim=2) for i in range(len(self.latents_BZTYX))])
+
+    def plan_decoding(self, tile: TileChoice = "auto") -> VAEPlan:
+        """How the VAE would best decode one of the videos with the memory that is free now; see `plan_vae`."""
+        width, height = self.settings.size
+        free = free_bytes(self.latents_BZTYX.device)
+        num_frames = self.settings.num_frames
+        return plan_vae(self.vae, height, width, free, direction="decode", tile=tile, num_frames=num_frames)
+
+    def decode(
+        self, index: int, plan: VAEPlan | None = None, advance: Callable[[int], None] = nobody
+    ) -> Iterator[Tensor]:
+        """The pixels of video `index`, [1, 3, f, rows, columns] each, as they come; whole frames without a plan."""
+        latents = self.latents_BZTYX[index : index + 1]
+        tiling, chunk = (plan.tiling, plan.chunk) if plan else (whole(*latents.shape[3:]), 1)
+        source = watched_latents(lambda: latents.split(1, dim=2), advance, self.vae.config.temporal_stride)
+        return (part.float().cpu() for part in decode_tiles(self.vae, source, tiling, chunk))
 
     def record(self, index: int) -> dict[str, Any]:
         """Everything needed to make video `index` again, as plain data."""
@@ -97,16 +129,28 @@ class Result:
         own = {name: shared.pop(f"{name}s")[index] for name in ("prompt", "negative_prompt", "seed")}
         return {**own, **shared, "model": self.model, "device": self.device, "precision": self.precision}
 
-    def save(self, path: str | Path, **extra: Any) -> list[Saved]:
-        """Writes each video with its contact sheet and its settings; several get -1, -2, ... after the name.
+    def save(
+        self,
+        path: str | Path,
+        *,
+        plan: VAEPlan | None = None,
+        advance: Callable[[int], None] = nobody,
+        **extra: Any,
+    ) -> list[Saved]:
+        """Decodes each video into a file, with its contact sheet and settings; several get -1, -2, ... after the name.
 
-        extra: more entries for the settings file.
+        An mp4 takes memory for a few frames, however long it is. What stopped it leaves the videos before.
+        plan: how to decode, by default what `plan_decoding` says now. advance: told how many more frames have been
+            decoded, those of every tile. extra: more entries for the settings file.
         """
-        path = Path(path)
-        count = len(self.videos_BCFYX)
+        path, count = Path(path), len(self.latents_BZTYX)
+        plan = plan or self.plan_decoding()
+        stride = self.vae.config.spatial_stride
+        rows, columns = (side * stride for side in plan.tiling.tile)
+        extra["tile"] = [columns, rows] if plan.tiling.num_tiles > 1 else None
         paths = [path] if count == 1 else [path.with_stem(f"{path.stem}-{i + 1}") for i in range(count)]
         return [
-            save(each, self.videos_BCFYX[i], self.settings.fps, {**self.record(i), **extra})
+            save(each, frames_of(self.decode(i, plan, advance)), self.settings.fps, {**self.record(i), **extra})
             for i, each in enumerate(paths)
         ]
 
@@ -253,8 +297,7 @@ def sample(pipeline: Pipeline, settings: Settings, callback: Callback | None = N
         if callback is not None and callback(info) is False:
             raise Cancelled(f"[generate] cancelled at step {i + 1} of {solver.num_steps}")
         state = after
-    videos = decode(pipeline.vae, state.latents)
-    return Result(videos, settings, pipeline.config.name, str(pipeline.device), pipeline.precision)
+    return Result(state.latents, pipeline.vae, settings, pipeline.config.name, str(pipeline.device), pipeline.precision)
 
 
 def make_predictor(
@@ -293,9 +336,3 @@ def fits_joint_guidance(pipeline: Pipeline, settings: Settings) -> bool:
     ).forward_peak_bytes
     free = free_bytes(pipeline.device)
     return free is None or 2 * needed < free
-
-
-def decode(vae: WanVAE, latents_BCTYX: Tensor) -> Tensor:
-    """Pixels on the CPU, one video and one latent frame at a time, so that memory does not grow with either."""
-    parts = ([part.float().cpu() for part in vae.decode_stream([latents])] for latents in latents_BCTYX.split(1))
-    return torch.cat([torch.cat(frames, dim=2) for frames in parts])

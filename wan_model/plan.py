@@ -131,6 +131,9 @@ def estimate_memory(
 ) -> Memory:
     """Weights of all networks, and the peaks of a DiT forward over `batch` samples and of decoding one video.
 
+    Decoded frames go straight into the file, so the peak is that of one latent frame of whole frames, whatever the
+    length; where that much is not there, tiles need less (`vae_plan`).
+
     The DiT and the text encoder are held in `dtype`, the VAE in float32.
     """
     shape = latent_shape(config, size, num_frames)

@@ -3,7 +3,7 @@
 Letters: B batch, C channels, T frames, Y rows, X columns.
 """
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 
 import torch
 from torch import Tensor
@@ -38,6 +38,25 @@ def joined(pieces: list[Tensor]) -> Tensor:
     """The pieces as one video; those without frames are left out."""
     filled = [piece for piece in pieces if piece.shape[2]]
     return filled[0] if len(filled) == 1 else torch.cat(filled, dim=2)
+
+
+def watched_latents(
+    source: Callable[[], Iterable[Tensor]], advance: Callable[[int], None], stride: int
+) -> Callable[[], Iterator[Tensor]]:
+    """The same source, each time from the first piece on; `advance` is told how many more frames are through.
+
+    Those of a chunk that is being worked on may count already. stride: frames to a latent; the first latent is 1.
+    """
+
+    def pieces() -> Iterator[Tensor]:
+        missing = stride - 1
+        for piece in source():
+            yield piece
+            # Whoever asks for the next piece has taken this one.
+            advance(stride * piece.shape[2] - missing)
+            missing = 0
+
+    return pieces
 
 
 def check_piece(piece: Tensor, channels: int, expected: tuple[int, ...] | None) -> tuple[int, ...]:

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 
 VIDEO_SUFFIXES = (".mp4", ".gif")
 IMAGE_SUFFIXES = (".png",)
+MAX_SHEET_FRAMES, MAX_SHEET_SIDE = 36, 416
 
 
 @contextmanager
@@ -202,6 +203,39 @@ def contact_sheet(frames_FYXC: "np.ndarray", num_columns: int = 6, gap: int = 4)
     return sheet
 
 
+class Sheet:
+    """Small copies of a video's frames, as they pass: of all up to 36, of every second one up to 72, and so on."""
+
+    def __init__(self) -> None:
+        self.kept: list[np.ndarray] = []
+        self.step = 1
+
+    def watch(self, frames: "Iterable[np.ndarray]") -> "Iterator[np.ndarray]":
+        for index, frame_YXC in enumerate(frames):
+            if index % self.step == 0:
+                self.kept.append(small(frame_YXC))
+            if len(self.kept) > MAX_SHEET_FRAMES:
+                self.kept = self.kept[::2]
+                self.step *= 2
+            yield frame_YXC
+
+    def frames(self) -> "np.ndarray":
+        import numpy as np
+
+        return np.stack(self.kept)
+
+
+def small(frame_YXC: "np.ndarray") -> "np.ndarray":
+    """A copy with sides divided by the least whole number that takes the longer one to `MAX_SHEET_SIDE` or below."""
+    factor = math.ceil(max(frame_YXC.shape[:2]) / MAX_SHEET_SIDE)
+    if factor == 1:
+        return frame_YXC
+    height, width = (side // factor for side in frame_YXC.shape[:2])
+    squares = frame_YXC[: height * factor, : width * factor].reshape(height, factor, width, factor, 3)
+    means: np.ndarray = squares.mean(axis=(1, 3)).round().astype(frame_YXC.dtype)
+    return means
+
+
 def write_image(path: Path, image_YXC: "np.ndarray") -> Path:
     """Writes one [Y, X, 3] uint8 image as PNG."""
     with atomic_path(path) as temporary:
@@ -224,21 +258,21 @@ class Saved:
     remark: str
 
 
-def save(path: Path, video_CFYX: "torch.Tensor", fps: int, record: Mapping[str, Any]) -> Saved:
+def save(path: Path, frames: "Iterable[np.ndarray]", fps: int, record: Mapping[str, Any]) -> Saved:
     """Writes the video, its contact sheet and its settings: `a.mp4`, `a.sheet.png`, `a.json`. All three or none.
 
-    video_CFYX: [3, F, Y, X], float, in [-1, 1].
+    frames: as for `write_video`, which says how many of them are held.
     """
     video, remark = playable(path)
     saved = Saved(video, path.with_suffix(".sheet.png"), path.with_suffix(".json"), remark)
-    frames_FYXC = to_frames(video_CFYX)
+    sheet = Sheet()
     with (
         atomic_path(saved.record) as record_part,
         atomic_path(saved.sheet) as sheet_part,
         atomic_path(saved.video) as video_part,
     ):
-        encode(video_part, frames_FYXC, fps)
-        encode(sheet_part, contact_sheet(frames_FYXC)[None], fps=1)
+        encode(video_part, sheet.watch(frames), fps)
+        encode(sheet_part, contact_sheet(sheet.frames())[None], fps=1)
         dump_json(record_part, {**record, "video": saved.video.name})
     return saved
 

@@ -71,7 +71,7 @@ def test_what_is_written_is_what_attention_was_given(tiny_directory, tmp_path, s
 
 def test_the_run_ends_with_the_last_step_wanted(tiny_directory, tmp_path, monkeypatch, capsys) -> None:
     """Nothing is decoded, and the bench reads the file."""
-    monkeypatch.setattr(pipeline, "decode", None)
+    monkeypatch.setattr(pipeline, "Result", None)
     path = tmp_path / "qkv.safetensors"
     options = ("--model", str(tiny_directory), "--layers", "1", "--steps", "2", "--precision", "bf16")
     assert main(["capture", *QUICK, *options, "-o", str(path)]) == 0

@@ -85,6 +85,16 @@ def test_generate_leaves_a_video_a_sheet_and_settings(run, tiny_directory, tmp_p
     assert (record["prompt"], record["seed"], record["size"]) == (PROMPT, 5, [32, 32])
 
 
+def test_generate_in_tiles_says_so(capsys, tiny_directory, tmp_path):
+    options = ("--size", "192x128", "--frames", "5", "--steps", "1", "--guidance", "1", "--tile", "128x128")
+    path = tmp_path / "a.gif"
+    assert main(["generate", PROMPT, "--model", str(tiny_directory), *options, "-o", str(path)]) == 0
+    err = capsys.readouterr().err
+    assert err.startswith("chunk 4, 2 tiles of 128x128: decode at 192x128 takes ")
+    assert read_video(path).shape == (5, 128, 192, 3)
+    assert json.loads(path.with_suffix(".json").read_text())["tile"] == [128, 128]
+
+
 def test_generate_several(run, tiny_directory, tmp_path):
     out = run("generate", PROMPT, "a blue square", "--model", str(tiny_directory), *QUICK, "-o", "a.gif")
     assert out.split()[::3] == ["a-1.gif", "a-2.gif"]

@@ -16,6 +16,7 @@ from safetensors.torch import save_file
 
 from wan_model.checkpoints import load_vae
 from wan_model.cli import main
+from wan_model.vae_tiles import at_most, decode_tiles, encode_tiles
 from wan_model.video_io import frames_of, read_video, write_video
 from wan_model.video_reader import probe, read_frames
 
@@ -140,12 +141,62 @@ def test_auto_says_what_it_picked_and_why(run, clip, monkeypatch):
     assert err.startswith("chunk 1: encode at 96x64 takes ") and err.endswith(", free memory unknown\n")
 
 
+@pytest.fixture
+def large_clip(tmp_path):
+    return write_clip(tmp_path / "clip.mp4", 9, size=(144, 96))
+
+
+TILES = ("--tile", "64x64", "--overlap", "32")
+
+
+def test_tiles_are_what_the_library_makes_of_them(run, work, large_clip, tiny_directory):
+    out, err = run("encode", large_clip, "--chunk", 2, *TILES)
+    assert out == "clip.safetensors\n"
+    assert err.startswith("chunk 2, 8 tiles of 64x64: encode at 144x96 takes ") and err.count("\n") == 1
+    vae, tiling = load_vae(tiny_directory, dtype=torch.float32), at_most((8, 8), (12, 18), 4)
+    frames = list(read_frames(large_clip))
+    latents = torch.cat(list(encode_tiles(vae, lambda: frames, tiling, 2)), dim=2)
+    with safe_open(work / "clip.safetensors", framework="pt") as file:
+        assert torch.equal(file.get_tensor("latents").transpose(0, 1)[None], latents)
+    assert run("decode", "clip.safetensors", *TILES)[0] == "clip.mp4\n"
+    direct, _ = write_video(work / "direct.mp4", frames_of(decode_tiles(vae, lambda: [latents], tiling, 4)), 24)
+    assert (read_video(work / "clip.mp4") == read_video(direct)).all()
+
+
+def test_a_roundtrip_in_tiles_is_as_near_as_one_without(work, large_clip):
+    figures = []
+    for options in (("--tile", "none"), ("--tile", "128x96", "--overlap", "48")):
+        assert main(["vae", "roundtrip", str(large_clip), "--chunk", "2", "--json", "a.json", *options]) == 0
+        figures.append(json.loads((work / "a.json").read_text()))
+    assert [each["num_tiles"] for each in figures] == [1, 2] and figures[1]["tile"] == "96x96"
+    assert figures[1]["psnr_db"] == pytest.approx(figures[0]["psnr_db"], abs=0.3)
+    assert all(len(each) > 0 and each["decode_s"] > 0 and each["encode_s"] > 0 for each in figures)
+
+
+def test_little_memory_is_met_with_tiles(run, tmp_path, monkeypatch):
+    clip = write_clip(tmp_path / "clip.mp4", 5, size=(320, 176))
+    monkeypatch.setattr("wan_model.commands.vae.free_bytes", lambda device: 10**8)
+    _, err = run("roundtrip", clip)
+    assert err.startswith("chunk 1, 2 tiles of 192x176: roundtrip at 320x176 takes ")
+    assert "; whole frames would take 0.1 GB; " in err and " MB of disk in " in err
+
+
+def test_crop_says_it_once_however_often_it_reads(run, tmp_path):
+    clip = write_clip(tmp_path / "odd.mp4", 7, size=(148, 100))
+    _, err = run("roundtrip", clip, "--crop", "--chunk", 1, *TILES)
+    assert [line for line in err.splitlines() if line.startswith("note: ")] == [
+        "note: cut 148x100 to 144x96, around the centre",
+        "note: dropped the last 2 frames, for 4n + 1",
+    ]
+
+
 def test_help_has_an_example(capsys):
     for command in ("encode", "decode", "roundtrip"):
         assert main(["vae", command, "--help"]) == 0
         assert f"wan vae {command} " in capsys.readouterr().out
 
 
+@pytest.mark.parametrize("options", [(), ("--tile", "128x128")], ids=["whole", "tiles"])
 @pytest.mark.parametrize("command", ["encode", "roundtrip"])
 @pytest.mark.parametrize(
     ("size", "num_frames", "message"),
@@ -154,8 +205,8 @@ def test_help_has_an_example(capsys):
         ((96, 64), 8, "[vae] number of frames must be 4n + 1, got 8; 5 or 9 would do; --crop drops the last 3"),
     ],
 )
-def test_what_does_not_fit_names_its_neighbours(refuse, tmp_path, command, size, num_frames, message):
-    assert message in refuse(command, write_clip(tmp_path / "clip.mp4", num_frames, size=size))
+def test_what_does_not_fit_names_its_neighbours(refuse, tmp_path, command, size, num_frames, message, options):
+    assert message in refuse(command, write_clip(tmp_path / "clip.mp4", num_frames, size=size), *options)
 
 
 def test_a_length_that_no_header_tells_is_refused_at_the_end(refuse, clip, monkeypatch):
@@ -192,6 +243,7 @@ def test_latents_of_another_vae(refuse, run, clip, work, tmp_path, tiny_director
     wide = {"vae": "48 channels, 4x16x16, width 256, statistics 00000000", "fps": "24"}
     save_file({"latents": torch.zeros(2, 48, 3, 4)}, tmp_path / "wide.safetensors", metadata=wide)
     assert "of another (48 channels, 4x16x16" in refuse("decode", tmp_path / "wide.safetensors")
+    assert "of another (48 channels" in refuse("decode", tmp_path / "wide.safetensors", "--tile", "128x128")
 
 
 def test_what_holds_no_latents(refuse, tmp_path):
@@ -215,6 +267,11 @@ def test_latents_cut_short(refuse, run, clip, work, tmp_path):
         (["--chunk", "0"], "[vae] chunk must be at least 1 latent frame, got 0"),
         (["--chunk", "-2"], "[vae] chunk must be at least 1 latent frame, got -2"),
         (["--chunk", "many"], "[chunk] must be auto or a number of latent frames, got 'many'"),
+        (["--tile", "big"], "[tile] must be auto, none or WIDTHxHEIGHT in pixels, got 'big'"),
+        (["--tile", "100x100"], "[tile] sides must be multiples of 8 pixels, got 100x100; 128x128 would do"),
+        (["--tile", "64x64"], "[tile] sides must be at least 128 pixels, twice the overlap, got 64x64"),
+        (["--tile", "64x64", "--overlap", "40"], "[tile] sides must be at least 80 pixels, twice the overlap"),
+        (["--overlap", "-8"], "[overlap] must be a multiple of 8 pixels, got -8; 8 would do"),
         (["--dtype", "int8"], "[dtype] must be one of fp32, bf16, got 'int8'"),
         (["--device", "tpu"], "[device] must be cpu, cuda or cuda:N, got 'tpu'"),
         (["-o", "a.mp4"], "[output] name must end in .safetensors, got 'a.mp4'"),
@@ -233,7 +290,7 @@ def test_too_little_memory(refuse, clip, monkeypatch):
 
 def test_interrupt_leaves_nothing(work, tmp_path):
     """SIGINT once the output is there under a temporary name: a video, whose encoder must be closed too."""
-    clip = write_clip(tmp_path / "clip.mp4", 4001, size=(32, 32))
+    clip = write_clip(tmp_path / "clip.mp4", 401, size=(32, 32))
     process = subprocess.Popen(
         [sys.executable, "-m", "wan_model.cli", "vae", "roundtrip", str(clip), "--chunk", "1", "-o", "a.mp4"],
         cwd=work, env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}, stderr=subprocess.PIPE, text=True,

@@ -10,12 +10,14 @@ import torch
 
 from wan_model import video_io
 from wan_model.video_io import (
+    Sheet,
     atomic_path,
     check_output,
     contact_sheet,
     missing_encoder,
     read_video,
     save,
+    small,
     to_frames,
     write_image,
     write_video,
@@ -98,9 +100,20 @@ def test_contact_sheet_holds_every_frame(frames):
     assert (sheet[36:68, 104:] == 255).all()
 
 
+def test_a_sheet_holds_up_to_36_small_frames_evenly_spread():
+    for num_frames, step in ((36, 1), (37, 2), (72, 2), (73, 4), (500, 16)):
+        sheet = Sheet()
+        frames = (np.full((2, 3, 3), i % 251, np.uint8) for i in range(num_frames))
+        assert sum(1 for _ in sheet.watch(frames)) == num_frames
+        assert sheet.frames()[:, 0, 0, 0].tolist() == [i % 251 for i in range(0, num_frames, step)]
+    large = np.arange(720 * 1280, dtype=np.float32).reshape(720, 1280, 1).repeat(3, axis=2) // 4000
+    assert small(large.astype(np.uint8)).shape == (180, 320, 3)
+    assert np.abs(small(large.astype(np.uint8)).astype(int) - large[::4, ::4]).max() <= 2
+    assert small(large[:64, :96]) is not None and small(large[:64, :96]).shape == (64, 96, 3)
+
+
 def test_save_leaves_video_sheet_and_settings(frames, tmp_path):
-    video = torch.from_numpy(frames).permute(3, 0, 1, 2).float() / 127.5 - 1
-    saved = save(tmp_path / "a.gif", video, 8, {"prompt": "ein rotes Quadrat 方"})
+    saved = save(tmp_path / "a.gif", iter(frames), 8, {"prompt": "ein rotes Quadrat 方"})
     assert sorted(os.listdir(tmp_path)) == ["a.gif", "a.json", "a.sheet.png"]
     assert json.loads(saved.record.read_text(encoding="utf-8")) == {"prompt": "ein rotes Quadrat 方", "video": "a.gif"}
 
@@ -113,7 +126,7 @@ def test_an_interrupted_save_leaves_nothing(frames, tmp_path, monkeypatch, error
 
     monkeypatch.setattr(video_io, "dump_json", fail)
     with pytest.raises(error):
-        save(tmp_path / "a.gif", torch.zeros(3, 5, 16, 16), 8, {})
+        save(tmp_path / "a.gif", frames, 8, {})
     assert os.listdir(tmp_path) == []
 
 

@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import os
 from unittest import mock
 
 import pytest
@@ -9,11 +10,12 @@ import torch
 from small_model import SMALL, save_random_model, small_pipeline
 
 from wan_model import pipeline as pipeline_module
-from wan_model import plan
+from wan_model import plan, video_io
 from wan_model.config import PRESETS, WAN22_VAE
 from wan_model.pipeline import Cancelled, StepInfo, fits_joint_guidance, generate, load_pipeline, sample
 from wan_model.plan import Memory, check_memory, estimate_memory
 from wan_model.settings import make_settings
+from wan_model.vae_plan import peak_bytes
 
 RED, GREEN = "a red circle moves right", "a green square over the blue background moves left"
 
@@ -221,13 +223,71 @@ def test_memory_estimate_bounds_what_a_forward_allocates():
     assert small.weight_bytes == large.weight_bytes
     assert 0 < small.forward_peak_bytes < large.forward_peak_bytes
     assert 0 < small.decode_peak_bytes < large.decode_peak_bytes
-    # The decoded video itself must be in it.
-    assert large.decode_peak_bytes > 3 * 17 * 64 * 64 * 4
+    # Frames are written as they are decoded, so a longer video takes no more.
+    longer = estimate_memory(SMALL, (64, 64), 81, dtype=torch.float32)
+    assert longer.decode_peak_bytes == large.decode_peak_bytes
+    assert longer.forward_peak_bytes > large.forward_peak_bytes
+
+
+def test_frames_are_written_as_they_are_decoded(small, tmp_path, monkeypatch):
+    result = generate(small, [RED, GREEN], num_frames=17)
+    log: list[object] = []
+
+    def write(path, frames, fps):
+        for frame in frames:
+            log.append("written" if frame.shape == (32, 32, 3) else "sheet")
+        path.touch()
+
+    monkeypatch.setattr(video_io, "encode", write)
+    result.save(tmp_path / "a.mp4", plan=result.plan_decoding("none"), advance=log.append)
+    # Five latents in chunks of four: the fifth is asked for when the first thirteen frames have been written.
+    assert log == 2 * [1, 4, 4, *["written"] * 13, 4, 4, *["written"] * 4, "sheet"]
+    assert "videos_BCFYX" not in vars(result)
+
+
+def test_an_interrupted_decoding_leaves_no_half_video(small, tmp_path):
+    result = generate(small, [RED, GREEN], num_frames=9)
+    seen = []
+
+    def stop(count):
+        seen.append(count)
+        if len(seen) == 5:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        result.save(tmp_path / "a.mp4", advance=stop)
+    video, _ = video_io.playable(tmp_path / "a-1.mp4")
+    assert sorted(os.listdir(tmp_path)) == sorted(["a-1.json", video.name, "a-1.sheet.png"])
+
+
+def test_what_is_saved_is_what_the_result_holds(small, tmp_path):
+    result = generate(small, [RED], num_frames=1)
+    (saved,) = result.save(tmp_path / "a.png")
+    assert (video_io.read_video(saved.video) == video_io.to_frames(result.videos_BCFYX[0])).all()
+
+
+def test_little_memory_is_met_with_tiles_and_the_record_says_so(small, tmp_path, monkeypatch):
+    result = generate(small, [RED], size=(320, 176), num_frames=5, num_steps=1)
+    untiled = result.plan_decoding()
+    assert untiled.tiling.num_tiles == 1
+    monkeypatch.setattr(pipeline_module, "free_bytes", lambda device: peak_bytes(
+        SMALL.vae, 176, 320, 1, torch.float32, "decode") - 1)  # fmt: skip
+    plan = result.plan_decoding()
+    assert plan.why.startswith("chunk 2, 2 tiles of 192x176: decode at 320x176 takes ")
+    counts = []
+    (saved,) = result.save(tmp_path / "a.gif", plan=plan, advance=counts.append)
+    assert json.loads(saved.record.read_text())["tile"] == [192, 176] and sum(counts) == 2 * 5
+    tiled, whole = (torch.cat(list(result.decode(0, each)), dim=2) for each in (plan, untiled))
+    assert tiled.shape == whole.shape == (1, 3, 5, 176, 320)
+    assert torch.equal(whole, result.videos_BCFYX)
+    assert 0 < (tiled - whole).abs().mean() < 0.05
+    with pytest.raises(ValueError, match=r"\[memory\] decode at 320x176 must have"):
+        result.plan_decoding("none")
 
 
 def test_result_is_saved_with_everything_needed_to_make_it_again(small, tmp_path):
     result = generate(small, [RED, GREEN], seed=5, num_frames=5)
-    saved = result.save(tmp_path / "out.gif", seconds=1.0)
+    saved = result.save(tmp_path / "out.gif", sampling_s=1.0)
     assert [each.video.name for each in saved] == ["out-1.gif", "out-2.gif"]
     record = json.loads(saved[1].record.read_text())
     again = generate(
@@ -236,4 +296,9 @@ def test_result_is_saved_with_everything_needed_to_make_it_again(small, tmp_path
         shift=record["shift"], guidance_scale=record["guidance_scale"], solver=record["solver"],
     )  # fmt: skip
     assert_same_video(again.videos_BCFYX[0], result.videos_BCFYX[1])
-    assert record["model"] == "small" and record["seconds"] == 1.0 and record["video"] == "out-2.gif"
+    assert (
+        record["tile"] is None
+        and record["model"] == "small"
+        and record["sampling_s"] == 1.0
+        and record["video"] == "out-2.gif"
+    )

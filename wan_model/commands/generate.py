@@ -4,6 +4,7 @@ import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager, redirect_stdout
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, cast
 
@@ -12,6 +13,7 @@ import torch
 import wan_model
 from wan_model.commands.progress import bar
 from wan_model.conditioning import check_task
+from wan_model.heap import return_large_blocks
 from wan_model.pipeline import (
     Callback,
     StepInfo,
@@ -27,6 +29,7 @@ from wan_model.plan import check_memory, estimate_memory
 from wan_model.quantize import CODES, LayerError, LayerPlan, Precision, dtype_of
 from wan_model.settings import make_settings
 from wan_model.tables import print_table
+from wan_model.vae_plan import check_tile, least_bytes, parse_tile
 from wan_model.video_io import Saved, check_output, to_frames, write_image
 
 
@@ -40,6 +43,7 @@ def run(
     precision: str | None,
     show_layers: bool,
     show_preview: bool,
+    tile: str,
     options: dict[str, Any],
 ) -> None:
     """Everything that can be wrong is found before the first weight is read."""
@@ -48,14 +52,21 @@ def run(
     check_task(config)
     output = output or Path("out.png" if settings.num_frames == 1 else "out.mp4")
     check_output(output, settings.num_frames)
+    choice = parse_tile(tile)
+    check_tile(choice, None, config.vae.spatial_stride)
     place = resolve_device(device)
     resolve_device(settings.noise_device)
     chosen = cast(Precision, precision) if precision else default_precision(place)
     needed = estimate_memory(config, settings.size, settings.num_frames, dtype=dtype_of(chosen), batch=len(prompts))
+    if choice != "none":
+        width, height = settings.size
+        least = least_bytes(config.vae, height, width, torch.float32, "decode")
+        needed = replace(needed, decode_peak_bytes=min(needed.decode_peak_bytes, least))
     check_memory(needed, place)
     if show_layers and chosen not in CODES:
         raise ValueError(f"[layers] --layers needs --precision {' or '.join(CODES)}, got {chosen}")
 
+    return_large_blocks()
     pipeline = load_pipeline(model, preset=preset, precision="bf16" if show_layers else chosen, device=place)
     if show_layers:
         errors = check_layers(pipeline, settings, chosen)
@@ -69,10 +80,17 @@ def run(
     finally:
         if show_preview:
             preview_path.unlink(missing_ok=True)
-    seconds = round(time.perf_counter() - started, 2)
-    versions = {"wan": wan_model.__version__, "torch": torch.__version__}
-    for saved in result.save(output, seconds=seconds, versions=versions):
-        announce(saved)
+    facts = {
+        "sampling_s": round(time.perf_counter() - started, 2),
+        "versions": {"wan": wan_model.__version__, "torch": torch.__version__},
+    }
+    decoding = result.plan_decoding(choice)
+    print(decoding.why, file=sys.stderr)
+    num_frames = len(prompts) * decoding.tiling.num_tiles * settings.num_frames
+    with bar("decoding", "frames", num_frames) as (drawn, task):
+        saved = result.save(output, plan=decoding, advance=lambda count: drawn.advance(task, count), **facts)
+    for each in saved:
+        announce(each)
 
 
 def print_layers(plan: list[LayerPlan], errors: list[LayerError]) -> None:
@@ -98,8 +116,6 @@ def progress(num_steps: int) -> Iterator[Callback]:
 
         def advance(info: StepInfo) -> None:
             drawn.update(task, completed=info.step)
-            if info.step == info.num_steps:
-                drawn.update(task, description="decoding")
 
         yield advance
 

@@ -81,6 +81,6 @@ def summary(plan: Plan) -> list[tuple[str, str]]:
         ("weights, text encoder", si(memory.text_bytes, "B")),
         ("weights, VAE (float32)", si(memory.vae_bytes, "B")),
         ("activations of a forward, at least", si(memory.forward_peak_bytes, "B")),
-        ("activations of decoding, at least", si(memory.decode_peak_bytes, "B")),
+        ("activations of decoding whole frames, at least", si(memory.decode_peak_bytes, "B")),
         ("memory, everything resident, at least", si(memory.total_bytes, "B")),
     ]

@@ -2,7 +2,7 @@
 
 import sys
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from fractions import Fraction
 from pathlib import Path
 
@@ -24,13 +24,20 @@ class Source:
     num_frames: int | None
     config: VAEConfig
     is_cropped: bool
+    said: list[str] = field(default_factory=list)
 
     def frames(self) -> Iterator[Tensor]:
-        """[1, 3, 1, Y, X] in [-1, 1]."""
+        """[1, 3, 1, Y, X] in [-1, 1], read anew from the first one on."""
         if not self.is_cropped:
             return read_frames(self.path)
         cut = (centre(frame, self.height, self.width) for frame in read_frames(self.path))
-        return whole_latents(cut, self.config.temporal_stride)
+        return whole_latents(cut, self.config.temporal_stride, self.say)
+
+    def say(self, remark: str) -> None:
+        """On stderr, and once, however often the file is read."""
+        if remark not in self.said:
+            self.said.append(remark)
+            print(f"note: {remark}", file=sys.stderr)
 
 
 def open_source(path: Path, config: VAEConfig, *, is_cropped: bool) -> Source:
@@ -46,9 +53,10 @@ def open_source(path: Path, config: VAEConfig, *, is_cropped: bool) -> Source:
             with_advice(advice, check_num_frames, info.num_frames, stride)
     if not (width and height):
         raise ValueError(f"[vae] sides must be at least {space} pixels, got {info.width}x{info.height}")
+    source = Source(path, width, height, info.fps, num_frames, config, is_cropped)
     if (width, height) != (info.width, info.height):
-        print(f"note: cut {info.width}x{info.height} to {width}x{height}, around the centre", file=sys.stderr)
-    return Source(path, width, height, info.fps, num_frames, config, is_cropped)
+        source.say(f"cut {info.width}x{info.height} to {width}x{height}, around the centre")
+    return source
 
 
 def with_advice(advice: str, check: Callable[..., None], *numbers: int) -> None:
@@ -64,8 +72,8 @@ def centre(frame: Tensor, height: int, width: int) -> Tensor:
     return frame[..., top : top + height, left : left + width]
 
 
-def whole_latents(frames: Iterator[Tensor], stride: int) -> Iterator[Tensor]:
-    """The same frames without the last ones that fill no latent; says on stderr how many those are."""
+def whole_latents(frames: Iterator[Tensor], stride: int, say: Callable[[str], None]) -> Iterator[Tensor]:
+    """The same frames without the last ones that fill no latent; says how many those are."""
     held: list[Tensor] = []
     for index, frame in enumerate(frames):
         held.append(frame)
@@ -73,4 +81,4 @@ def whole_latents(frames: Iterator[Tensor], stride: int) -> Iterator[Tensor]:
             yield from held
             held.clear()
     if held:
-        print(f"note: dropped the last {len(held)} frames, for {stride}n + 1", file=sys.stderr)
+        say(f"dropped the last {len(held)} frames, for {stride}n + 1")
