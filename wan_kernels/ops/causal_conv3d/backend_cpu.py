@@ -42,16 +42,11 @@ def forward(
     padding: list[int],
     return_cache: bool,
 ) -> tuple[Tensor, Tensor]:
-    out = torch.empty(out_shape(x, weight, stride, padding), dtype=x.dtype, memory_format=torch.channels_last_3d)
+    out = torch.empty(
+        reference.out_shape(x, weight, stride, padding), dtype=x.dtype, memory_format=torch.channels_last_3d
+    )
     native.library().causal_conv3d(out, x, weight, bias, cache, stride, padding)
     return out, reference.last_frames(x, cache, reference.num_kept(weight, stride, return_cache))
-
-
-def out_shape(x: Tensor, weight: Tensor, stride: list[int], padding: list[int]) -> tuple[int, ...]:
-    top, bottom, left, right = padding
-    sides = (x.shape[2] + weight.shape[2] - stride[0], x.shape[3] + top + bottom, x.shape[4] + left + right)
-    steps = zip(sides, weight.shape[2:], stride, strict=True)
-    return x.shape[0], weight.shape[0], *((side - taps) // step + 1 for side, taps, step in steps)
 
 
 register_backend("causal_conv3d", "cpu", forward=forward, available=native.cpu_unavailable, reject=reject)
