@@ -5,6 +5,7 @@ from wan_kernels.dispatch import use_backend
 from wan_kernels.ops.attention.api import attention
 from wan_kernels.ops.attention_8bit.api import attention_8bit
 from wan_kernels.ops.causal_conv3d.api import causal_conv3d
+from wan_kernels.ops.causal_conv3d_ring.api import causal_conv3d_ring
 from wan_kernels.ops.channel_rms_norm_silu.api import channel_rms_norm_silu
 from wan_kernels.ops.gate_residual.api import gate_residual
 from wan_kernels.ops.gate_residual_layer_norm_modulate.api import gate_residual_layer_norm_modulate
@@ -27,6 +28,7 @@ __all__ = [
     "attention_8bit",
     "attention_format",
     "causal_conv3d",
+    "causal_conv3d_ring",
     "channel_rms_norm_silu",
     "gate_residual",
     "gate_residual_layer_norm_modulate",

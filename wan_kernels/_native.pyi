@@ -171,6 +171,18 @@ def causal_conv3d(
     stride: list[int],
     padding: list[int],
 ) -> None: ...
+def causal_conv3d_ring(
+    out: Tensor,
+    ring: Tensor,
+    x: Tensor,
+    weight: Tensor,
+    bias: Tensor | None,
+    norm_weight: Tensor | None,
+    residual: Tensor | None,
+    position: int,
+    stride: list[int],
+    padding: list[int],
+) -> None: ...
 def upsample_conv2d(out: Tensor, x: Tensor, weight: Tensor, bias: Tensor | None) -> None: ...
 def attention(
     out: Tensor, lse: Tensor, q: Tensor, k: Tensor, v: Tensor, k_lengths: Tensor | None, scale: float

@@ -41,6 +41,9 @@ class Op:
         self.parameters = tuple(argument.name for argument in parsed.arguments)
         self.defaults = tuple(argument.default_value for argument in parsed.arguments)
         self.tensor_slots = tuple(i for i, each in enumerate(parsed.arguments) if _is_tensor(each.type))
+        self.mutated_slots = tuple(
+            i for i, each in enumerate(parsed.arguments) if each.alias_info is not None and each.alias_info.is_write
+        )
         self.is_inference_only = is_inference_only
         self.differentiable = tuple(
             not is_inference_only and self.parameters[i] not in no_gradient for i in self.tensor_slots
@@ -146,10 +149,24 @@ def _implement_forward(op: Op) -> None:
 
 
 def _refuse_backward(op: Op) -> None:
+    if op.mutated_slots:
+        return _refuse_gradients(op)
+
     def backward(ctx: Any, *grads: Tensor | None) -> tuple[Tensor | None, ...]:
-        raise RuntimeError(f"[{op.name}] must run without gradients: 8-bit ops have none; got a backward through it")
+        raise RuntimeError(f"[{op.name}] must run without gradients: it has none; got a backward through it")
 
     torch.library.register_autograd(f"wan_kernels::{op.name}", backward, lib=_library)
+
+
+def _refuse_gradients(op: Op) -> None:
+    """An op that writes to its arguments cannot promise autograd an error for later: it refuses at once."""
+
+    def forward(keyset: Any, *args: Any) -> Any:
+        if torch.is_grad_enabled() and any(isinstance(each, Tensor) and each.requires_grad for each in args):
+            raise RuntimeError(f"[{op.name}] must run without gradients: it has none; got tensors that require them")
+        return op.overload.redispatch(keyset & torch._C._after_autograd_keyset, *args)
+
+    _library.impl(op.name, forward, "Autograd", with_keyset=True)
 
 
 def _implement_autograd(op: Op) -> None:

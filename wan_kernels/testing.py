@@ -48,8 +48,8 @@ def widened(args: Sequence[Any]) -> tuple[Any, ...]:
 
 
 def outcome(op: Op, call: Callable[..., Any], args: Sequence[Any], cotangents: Sequence[Tensor]) -> Outcome:
-    """Run forward, and backward from the cotangents (cast to the outputs' dtypes)."""
-    args = [value.detach() if isinstance(value, Tensor) else value for value in args]
+    """Run forward, and backward from the cotangents (cast to the outputs' dtypes). What a call mutates is an output."""
+    args = own_mutated(op, [value.detach() if isinstance(value, Tensor) else value for value in args])
     slots = [
         slot
         for slot, is_differentiable in zip(op.tensor_slots, op.differentiable, strict=True)
@@ -57,7 +57,7 @@ def outcome(op: Op, call: Callable[..., Any], args: Sequence[Any], cotangents: S
     ]
     for slot in slots:
         args[slot].requires_grad_()
-    outputs = _as_tuple(call(*args))
+    outputs = (*_as_tuple(call(*args)), *(args[slot] for slot in op.mutated_slots))
     gradients: dict[str, Tensor] = {}
     if not slots:
         return Outcome({f"output_{i}": y.detach() for i, y in enumerate(outputs)}, gradients)
@@ -72,10 +72,15 @@ def outcome(op: Op, call: Callable[..., Any], args: Sequence[Any], cotangents: S
     return Outcome({f"output_{i}": y.detach() for i, y in enumerate(outputs)}, gradients)
 
 
+def own_mutated(op: Op, args: Sequence[Any]) -> list[Any]:
+    """The arguments, with copies of those that the op writes to."""
+    return [value.clone() if slot in op.mutated_slots else value for slot, value in enumerate(args)]
+
+
 def cotangents_for(op: Op, args: Sequence[Any], seed: int = 1) -> list[Tensor]:
     """Random gradients of the outputs, rounded to the outputs' dtypes so that every run starts from the same."""
     with torch.no_grad():
-        outputs = _as_tuple(op.reference.forward(*args))
+        outputs = _as_tuple(op.reference.forward(*own_mutated(op, args)))
     generator = torch.Generator().manual_seed(seed)
     return [torch.randn(y.shape, generator=generator).to(y.dtype).to(y.device) for y in outputs]
 
@@ -157,8 +162,8 @@ def max_error(got: Tensor, truth: Tensor, where: Tensor) -> float:
 def check_layouts(title: str, op: Op, args: Sequence[Any], found: Outcome) -> None:
     """Strides as the fake promised them to the compiler: its generated code relies on them."""
     with torch.no_grad():
-        promised = _as_tuple(op.reference.forward(*args))
-    for (name, got), wanted in zip(found.outputs.items(), promised, strict=True):
+        promised = _as_tuple(op.reference.forward(*own_mutated(op, args)))
+    for (name, got), wanted in zip(found.outputs.items(), promised, strict=not op.mutated_slots):
         assert significant_strides(got) == significant_strides(wanted), (
             f"{title}/{name}: strides {got.stride()} for shape {tuple(got.shape)}, promised {wanted.stride()}"
         )

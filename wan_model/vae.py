@@ -6,13 +6,11 @@ into channels first, and leads a shortcut without weights around every level (`v
 Letters: B batch, C channels, T frames, Y rows, X columns (of whatever grid the layer works on), Z latent channels,
 S pixels to a latent along one side (8 or 16).
 
-Causality is one rule: a convolution sees the frames before it, zeros before the first. A `State` remembers, for each
-layer, the last frames it saw; with it a video can be fed chunk by chunk, without it (None) in one pass, and both give
-the same result. The first frame of a video stands alone: it is never merged in time by the encoder nor doubled by the
-decoder, so T frames become 1 + (T - 1) / 4 latents.
+With a `State` a video is fed chunk by chunk, without it (None) in one pass, and both give the same result. The first
+frame of a video stands alone: it is never merged in time by the encoder nor doubled by the decoder, so T frames become
+1 + (T - 1) / 4 latents.
 
-Every layer computes in the dtype of its input, whatever its weights are stored in: bf16 training over float32 weights
-needs no autocast. Attribute names are those of `Wan2.1_VAE.pth` and `Wan2.2_VAE.pth`.
+Layers are those of `vae_layers`. Attribute names are those of `Wan2.1_VAE.pth` and `Wan2.2_VAE.pth`.
 Source: arXiv 2503.20314, section 4.1; Wan2.1 at 9737cba, modules/vae.py; Wan2.2 at 42bf4cf, modules/vae2_2.py.
 """
 
@@ -20,59 +18,23 @@ from collections.abc import Iterable, Iterator, Sequence
 from itertools import pairwise
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 import wan_kernels as wk
 from wan_model.config import VAEConfig
 from wan_model.vae_folding import Stride, average_down, duplicate_up, patchify, unpatchify
+from wan_model.vae_layers import (
+    AttentionBlock,
+    CausalConv3d,
+    Head,
+    ResidualBlock,
+    Ring,
+    State,
+    bias_of,
+    channels_last,
+    frame_conv,
+)
 from wan_model.vae_stream import check_chunk, check_num_frames, check_sides, regroup
-
-State = dict[nn.Module, Tensor]
-
-
-def bias_of(conv: nn.Conv2d | nn.Conv3d) -> Tensor:
-    """Every convolution here has a bias; torch's types do not know it."""
-    assert conv.bias is not None
-    return conv.bias
-
-
-def channels_last(x_BCTYX: Tensor) -> Tensor:
-    """The order of every activation: kernels read a pixel's channels side by side."""
-    return x_BCTYX.contiguous(memory_format=torch.channels_last_3d)
-
-
-class CausalConv3d(nn.Conv3d):
-    """A 3D convolution that sees `kernel - stride` frames of the past, kept in the state."""
-
-    def forward(self, x_BCTYX: Tensor, state: State | None = None) -> Tensor:
-        pad_y, pad_x = self.kernel_size[1] // 2, self.kernel_size[2] // 2
-        padding = (pad_y, pad_y, pad_x, pad_x)
-        weight, bias = self.weight.to(x_BCTYX.dtype), bias_of(self).to(x_BCTYX.dtype)
-        if state is None:
-            return wk.causal_conv3d(x_BCTYX, weight, bias, stride=self.stride, padding=padding)
-        past = state.get(self)
-        num_frames, step = x_BCTYX.shape[2], self.stride[0]
-        if past is None or torch.is_grad_enabled() or num_frames < past.shape[2] or num_frames % step:
-            y_BCTYX, state[self] = wk.causal_conv3d(
-                x_BCTYX, weight, bias, past, stride=self.stride, padding=padding, return_cache=True
-            )
-            return y_BCTYX
-        y_BCTYX = wk.causal_conv3d(x_BCTYX, weight, bias, past, stride=self.stride, padding=padding)
-        past.copy_(x_BCTYX[:, :, num_frames - past.shape[2] :])  # in place: whole frames of many channels
-        return y_BCTYX
-
-
-class ChannelNorm(nn.Module):
-    """RMS norm over channels, optionally followed by SiLU in the same pass."""
-
-    def __init__(self, dim: int, *, num_spatial_dims: int = 3, apply_silu: bool = True):
-        super().__init__()
-        self.gamma = nn.Parameter(torch.ones(dim, *[1] * num_spatial_dims))
-        self.apply_silu = apply_silu
-
-    def forward(self, x: Tensor) -> Tensor:
-        return wk.channel_rms_norm_silu(x, self.gamma.flatten(), apply_silu=self.apply_silu)
 
 
 class CausalSequential(nn.Sequential):
@@ -88,58 +50,9 @@ def run(layer: nn.Module, x: Tensor, state: State | None) -> Tensor:
     return layer(x, state) if isinstance(layer, STATEFUL) else layer(x)
 
 
-class ResidualBlock(nn.Module):
-    def __init__(self, in_dim: int, out_dim: int):
-        super().__init__()
-        # The SiLU of each norm is fused into it; identities keep the published indices 0, 2, 3, 6.
-        self.residual = CausalSequential(
-            ChannelNorm(in_dim), nn.Identity(), CausalConv3d(in_dim, out_dim, 3),
-            ChannelNorm(out_dim), nn.Identity(), nn.Identity(), CausalConv3d(out_dim, out_dim, 3),
-        )  # fmt: skip
-        self.shortcut = CausalConv3d(in_dim, out_dim, 1) if in_dim != out_dim else nn.Identity()
-
-    def forward(self, x: Tensor, state: State | None = None) -> Tensor:
-        return self.shortcut(x) + self.residual(x, state)
-
-
-class AttentionBlock(nn.Module):
-    """Single-head attention over the pixels of each frame."""
-
-    def __init__(self, dim: int):
-        super().__init__()
-        self.norm = ChannelNorm(dim, num_spatial_dims=2, apply_silu=False)
-        self.to_qkv = nn.Conv2d(dim, 3 * dim, 1)
-        self.proj = nn.Conv2d(dim, dim, 1)
-
-    def forward(self, x_BCTYX: Tensor) -> Tensor:
-        B, C, T, Y, X = x_BCTYX.shape
-        frames = x_BCTYX.transpose(1, 2).reshape(B * T, C, Y, X)
-        qkv = pixel_linear(self.norm(frames), self.to_qkv).flatten(2).transpose(1, 2)  # [B*T, Y*X, 3C]
-        q, k, v = (part.contiguous() for part in qkv.unsqueeze(2).chunk(3, dim=-1))
-        out = wk.attention(q, k, v)  # [B*T, Y*X, 1, C]
-        out = pixel_linear(out.squeeze(2).transpose(1, 2).reshape(B * T, C, Y, X), self.proj)
-        return x_BCTYX + out.view(B, T, C, Y, X).transpose(1, 2)
-
-
-def pixel_linear(x_BCYX: Tensor, conv: nn.Conv2d) -> Tensor:
-    """A 1x1 convolution in the dtype of `x`."""
-    return F.conv2d(x_BCYX, conv.weight.to(x_BCYX.dtype), bias_of(conv).to(x_BCYX.dtype))
-
-
-def frame_conv(x_BCTYX: Tensor, conv: nn.Module, padding: tuple[int, int, int, int]) -> Tensor:
-    """A 2D convolution of every frame; padding counts zero rows and columns (top, bottom, left, right)."""
-    assert isinstance(conv, nn.Conv2d)
-    weight, bias = conv.weight.unsqueeze(2).to(x_BCTYX.dtype), bias_of(conv).to(x_BCTYX.dtype)
-    return wk.causal_conv3d(x_BCTYX, weight, bias, stride=(1, *conv.stride), padding=padding)
-
-
 def starts_video(layer: nn.Module, state: State | None) -> bool:
-    """Whether this chunk is the first that `layer` sees; marks in `state` that it has gone by."""
-    if state is None:
-        return True
-    is_first = layer not in state
-    state[layer] = torch.empty(0)
-    return is_first
+    """Whether this chunk is the first that `layer` sees."""
+    return state is None or state.begins(layer)
 
 
 def split_first(resample: nn.Module, x_BCTYX: Tensor, state: State | None) -> tuple[Tensor | None, Tensor]:
@@ -162,12 +75,16 @@ class Downsample(nn.Module):
         if self.time_conv is None:
             return x_BCTYX
         first, rest = split_first(self, x_BCTYX, state)
+        rest = channels_last(rest)
         if first is None:
             return self.time_conv(rest, state)
         # The first frame passes through untouched and is the past of the frames that follow.
-        past: State = {} if state is None else state
-        past[self.time_conv] = first.clone(memory_format=torch.channels_last_3d)  # it will be written to
-        return torch.cat([first, self.time_conv(rest, past)], dim=2) if rest.shape[2] else first
+        if state is not None:
+            state.rings[self.time_conv] = Ring(first.clone(memory_format=torch.channels_last_3d), position=1)
+        if not rest.shape[2]:
+            return first
+        pairs = self.time_conv.follow(first, rest) if state is None else self.time_conv(rest, state)
+        return torch.cat([first, pairs], dim=2)
 
 
 class Upsample(nn.Module):
@@ -227,7 +144,7 @@ class UpLevel(nn.Module):
         return y_BCTYX + duplicate_up(x_BCTYX, y_BCTYX.shape[1], self.stride, starts_video=is_first)
 
 
-STATEFUL = (CausalConv3d, ResidualBlock, Downsample, Upsample, CausalSequential, DownLevel, UpLevel)
+STATEFUL = (CausalConv3d, ResidualBlock, Head, Downsample, Upsample, CausalSequential, DownLevel, UpLevel)
 
 
 def level_strides(in_time: Sequence[bool]) -> list[Stride]:
@@ -243,10 +160,6 @@ def middle(dim: int) -> CausalSequential:
     return CausalSequential(ResidualBlock(dim, dim), AttentionBlock(dim), ResidualBlock(dim, dim))
 
 
-def head(dim: int, out_dim: int) -> CausalSequential:
-    return CausalSequential(ChannelNorm(dim), nn.Identity(), CausalConv3d(dim, out_dim, 3))
-
-
 class Encoder3d(nn.Module):
     def __init__(self, config: VAEConfig):
         super().__init__()
@@ -260,11 +173,11 @@ class Encoder3d(nn.Module):
         self.conv1 = CausalConv3d(config.pixel_dim, dims[0], 3)
         self.downsamples = CausalSequential(*levels)
         self.middle = middle(dims[-1])
-        self.head = head(dims[-1], 2 * config.z_dim)
+        self.head = Head(dims[-1], 2 * config.z_dim)
 
     def forward(self, x_BCTYX: Tensor, state: State | None = None) -> Tensor:
         # One loop: a chain of calls would hold each one's input, whole frames of many channels, until the next returns.
-        for layer in (self.conv1, *self.downsamples, *self.middle, *self.head):
+        for layer in (self.conv1, *self.downsamples, *self.middle, self.head):
             x_BCTYX = run(layer, x_BCTYX, state)
         return x_BCTYX
 
@@ -284,10 +197,10 @@ class Decoder3d(nn.Module):
         self.conv1 = CausalConv3d(config.z_dim, dims[0], 3)
         self.middle = middle(dims[0])
         self.upsamples = CausalSequential(*levels)
-        self.head = head(dims[-1], config.pixel_dim)
+        self.head = Head(dims[-1], config.pixel_dim)
 
     def forward(self, z_BZTYX: Tensor, state: State | None = None) -> Tensor:
-        for layer in (self.conv1, *self.middle, *self.upsamples, *self.head):  # one loop, as in the encoder
+        for layer in (self.conv1, *self.middle, *self.upsamples, self.head):  # one loop, as in the encoder
             z_BZTYX = run(layer, z_BZTYX, state)
         return z_BZTYX
 
@@ -357,7 +270,7 @@ class WanVAE(nn.Module):
         stride, space = self.config.temporal_stride, self.config.spatial_stride
         first, later = 1 + stride * (check_chunk(chunk) - 1), stride * chunk
         mean, std = self.statistics("mean"), self.statistics("std")
-        state: State = {}
+        state = State()
         num_frames = 0
         for group in regroup(frames, channels=3, first=first, later=later):
             check_sides(group.shape[3], group.shape[4], space)
@@ -384,7 +297,7 @@ class WanVAE(nn.Module):
             ValueError: the stream is empty, changes its size, or has not Z channels; chunk < 1.
         """
         mean, std = self.statistics("mean"), self.statistics("std")
-        state: State = {}
+        state = State()
         chunk = check_chunk(chunk)
         for group in regroup(latents, channels=self.config.z_dim, first=chunk, later=chunk):
             yield self.reconstruct(group.to(mean) * std + mean, state).clamp_(-1, 1)

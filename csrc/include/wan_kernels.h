@@ -372,6 +372,20 @@ WK_API wk_status wk_causal_conv3d(const wk_tensor *out, const wk_tensor *x, cons
                                   const wk_tensor *bias, const wk_tensor *cache, const int64_t stride[3],
                                   const int64_t padding[4], void *stream);
 
+/* The next T frames of a streamed wk_causal_conv3d, with the norm before it and the sum after it:
+ * conv3d(norm(cat(past, x)), weight) + bias + residual, where norm is wk_channel_rms_norm_silu with SiLU by norm_weight
+ * and past the h = kt - stride_t frames before x. Frame f, counted from the first of the stream, lies in slot f % R of
+ * the ring; frames before the first are zeros. Then the last min(T, h) frames of x are written to their slots.
+ *
+ * x            [B, C, T, Y, X], T a multiple of stride_t; frame 0 of it is frame `position` of the stream.
+ * ring         [B, C, R, Y, X], R >= h, read and written; only slots of those h frames are read.
+ * norm_weight  [C], or NULL: no norm. residual [B, O, T', Y', X'], or NULL: none.
+ * The rest, layouts, types and numerics as wk_causal_conv3d; nothing is rounded between norm, products and sum. */
+WK_API wk_status wk_causal_conv3d_ring(const wk_tensor *out, const wk_tensor *ring, const wk_tensor *x,
+                                       const wk_tensor *weight, const wk_tensor *bias, const wk_tensor *norm_weight,
+                                       const wk_tensor *residual, int64_t position, const int64_t stride[3],
+                                       const int64_t padding[4], void *stream);
+
 /* The 3 x 3 convolution, with a row of zeros on each side, of frames of twice as many rows and columns, in which each
  * pixel of x stands for 2 x 2: conv2d(nearest(x, 2), weight, padding 1) + bias of each frame, without those frames.
  *

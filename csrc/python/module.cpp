@@ -307,6 +307,21 @@ void register_causal_conv3d(py::module_ &m) {
         });
 }
 
+void register_causal_conv3d_ring(py::module_ &m) {
+  m.def("causal_conv3d_ring",
+        [](const Object &out, const Object &ring, const Object &x, const Object &weight, const Object &bias,
+           const Object &norm_weight, const Object &residual, int64_t position, const std::array<int64_t, 3> &stride,
+           const std::array<int64_t, 4> &padding) {
+          const Argument a_out(out), a_ring(ring), a_x(x), a_weight(weight), a_bias(bias), a_norm_weight(norm_weight),
+              a_residual(residual);
+          run(a_x, [&](void *stream) {
+            return wk_causal_conv3d_ring(a_out.get(), a_ring.get(), a_x.get(), a_weight.get(), a_bias.get(),
+                                         a_norm_weight.get(), a_residual.get(), position, stride.data(), padding.data(),
+                                         stream);
+          });
+        });
+}
+
 void register_upsample_conv2d(py::module_ &m) {
   m.def("upsample_conv2d", [](const Object &out, const Object &x, const Object &weight, const Object &bias) {
     const Argument a_out(out), a_x(x), a_weight(weight), a_bias(bias);
@@ -381,6 +396,7 @@ PYBIND11_MODULE(_native, m) {
   register_channel_rms_norm_silu(m);
   register_guided_update(m);
   register_causal_conv3d(m);
+  register_causal_conv3d_ring(m);
   register_upsample_conv2d(m);
   register_attention(m);
   register_merge_attention(m);

@@ -84,6 +84,50 @@ void test_causal_conv3d(int32_t dtype, const Conv &conv) {
   EXPECT_NEAR(out.values(), wanted, tolerance(dtype));
 }
 
+// A stream of chunks through a ring that it goes round several times, against one pass; the second half of a residual
+// block: norm, convolution and sum.
+void test_causal_conv3d_ring(int32_t dtype, int64_t num_slots) {
+  const int64_t frames = 11, rows = 4, columns = 3, in = 6, num_out = 19;
+  const Values pixels = numbers(frames * rows * columns * in, 1),
+               residuals = numbers(frames * rows * columns * num_out, 2);
+  const Tensor x({1, frames, rows, columns, in}, dtype, pixels);
+  const Tensor residual({1, frames, rows, columns, num_out}, dtype, residuals);
+  const Tensor weight({num_out, in, 3, 3, 3}, dtype, numbers(num_out * in * 27, 3)),
+      bias({num_out}, dtype, numbers(num_out, 4));
+  const Tensor norm_weight({in}, dtype, numbers(in, 5)), out({1, frames, rows, columns, num_out}, dtype);
+  const Tensor whole({1, frames, rows, columns, num_out}, dtype);
+  const Values strays(static_cast<size_t>(num_slots * rows * columns * in), std::nan(""));
+  const Tensor ring({1, num_slots, rows, columns, in}, dtype, strays), one_ring({1, 2, rows, columns, in}, dtype);
+  const int64_t one[3] = {1, 1, 1}, around[4] = {1, 1, 1, 1};
+  const auto run = [&](const Tensor &to, const Tensor &past, int64_t first, int64_t count) {
+    wk_tensor views[3] = {channels_first(x), channels_first(residual), channels_first(to)};
+    for (wk_tensor &view : views) {
+      view.data = static_cast<char *>(view.data) + first * view.stride[2] * (dtype == WK_FLOAT32 ? 4 : 2);
+      view.shape[2] = count;
+    }
+    const wk_tensor ring_view = channels_first(past);
+    EXPECT_OK(wk_causal_conv3d_ring(&views[2], &ring_view, &views[0], &weight.view, &bias.view, &norm_weight.view,
+                                    &views[1], first, one, around, nullptr));
+  };
+  run(whole, one_ring, 0, frames);
+  int64_t first = 0;
+  for (int64_t count : {1, 1, 2, 1, 3, 1, 2}) {
+    run(out, ring, first, count);
+    first += count;
+  }
+  EXPECT_NEAR(out.values(), whole.values(), tolerance(dtype));
+  const wk_tensor x_view = channels_first(x), whole_view = channels_first(whole), ring_view = channels_first(ring);
+  EXPECT_REFUSED(wk_causal_conv3d_ring(&whole_view, &ring_view, &x_view, &weight.view, nullptr, nullptr, nullptr, -1,
+                                       one, around, nullptr),
+                 WK_ERROR_INVALID_ARGUMENT, "position");
+  EXPECT_REFUSED(wk_causal_conv3d_ring(&whole_view, nullptr, &x_view, &weight.view, nullptr, nullptr, nullptr, 0, one,
+                                       around, nullptr),
+                 WK_ERROR_INVALID_ARGUMENT, "ring");
+  EXPECT_REFUSED(wk_causal_conv3d_ring(&whole_view, &ring_view, &x_view, &weight.view, nullptr, nullptr, &x_view, 0,
+                                       one, around, nullptr),
+                 WK_ERROR_INVALID_ARGUMENT, "residual");
+}
+
 // Against wk_causal_conv3d of doubled frames.
 void test_upsample_conv2d(int32_t dtype) {
   const int64_t rows = 5, columns = 3, in = 6, num_out = 19;
@@ -143,6 +187,7 @@ void test_causal_conv3d() {
   for (int32_t dtype : kDtypes) {
     for (const Conv &conv : convs) test_causal_conv3d(dtype, conv);
     test_upsample_conv2d(dtype);
+    for (int64_t num_slots : {2, 3, 5}) test_causal_conv3d_ring(dtype, num_slots);
   }
   const Tensor none({0, 2, 3, 4, 5}, WK_FLOAT32), weight({6, 5, 3, 3, 3}, WK_FLOAT32, numbers(810, 2)),
       no_out({0, 2, 3, 4, 6}, WK_FLOAT32);

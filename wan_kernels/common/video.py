@@ -10,6 +10,11 @@ def layout_of(x: Tensor) -> torch.memory_format:
     return torch.channels_last_3d if is_channels_last else torch.contiguous_format
 
 
+def has_channels_inside(x: Tensor) -> bool:
+    """Whether a pixel's channels lie side by side."""
+    return x.shape[1] == 1 or x.stride(1) == 1
+
+
 def as_images(x: Tensor) -> Tensor:
     """[B, C, T, Y, X] -> [B*T, C, Y, X]; a view when x is channels-last."""
     return x.transpose(1, 2).flatten(0, 1)

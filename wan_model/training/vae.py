@@ -17,7 +17,8 @@ from wan_model.config import VAEConfig, get_preset
 from wan_model.training.objective import sample_posterior, vae_terms, weigh
 from wan_model.training.recipe import Recipe, Stage
 from wan_model.training.world import CANVAS, render, sample_scene
-from wan_model.vae import CausalConv3d, Downsample, Upsample, WanVAE, bias_of
+from wan_model.vae import Downsample, Upsample, WanVAE
+from wan_model.vae_layers import CausalConv3d, bias_of
 
 NUM_VALIDATION_CLIPS = 8
 NUM_STATISTICS_CLIPS = 256

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 // 8-bit codes: how a row of floats becomes int8 or fp8 (e4m3), with one scale.
 #pragma once
-#include "common/cpu/vec.h"
+#include "common/cpu/stream.h"
 
 namespace wk {
 namespace WK_ISA {
@@ -140,27 +140,33 @@ WK_INLINE float inverse_scale_for(float size, float limit) {
   return limit / (size < least ? least : size);
 }
 
+// Codes of value(i, extent) for each vector of a row, past the caches if that is wanted.
+template <class Code, class Value>
+WK_INLINE void encode_vectors(Code *codes, int64_t width, bool is_streamed, const Value &value) {
+  int64_t done = 0;
+  for (; done + 4 * kLanes <= width; done += 4 * kLanes) {
+    Floats values[4];
+    for (int k = 0; k < 4; ++k) values[k] = value(done + k * kLanes, Whole{});
+    put(codes + done, encode_four(values, Code{}), is_streamed);
+  }
+  for_each_vector(width - done, [&](int64_t i, auto extent) {
+    store_codes(codes + done + i, encode(value(done + i, extent), Code{}), extent);
+  });
+}
+
 // Codes of a row under its scale. A scale that is not finite, which a NaN or an infinity in the row makes, leaves
 // zeros.
 template <class Code, class T, class Next = NothingAhead>
-void encode_row(Code *codes, const T *x, float scale, int64_t width, const Next &next = {}, int pass = 0) {
+void encode_row(Code *codes, const T *x, float scale, int64_t width, bool is_streamed, const Next &next = {},
+                int pass = 0) {
   if (scale - scale != 0.0f) {
     __builtin_memset(codes, 0, static_cast<size_t>(width));
     return;
   }
   const Floats inverse = splat(1.0f / scale);
-  int64_t done = 0;
-  for (; done + 4 * kLanes <= width; done += 4 * kLanes) {
-    Floats values[4];
-    for (int k = 0; k < 4; ++k) {
-      next.ask(pass, done + k * kLanes);
-      values[k] = load(x + done + k * kLanes, Whole{}) * inverse;
-    }
-    const Block block = encode_four(values, Code{});
-    __builtin_memcpy(codes + done, &block, sizeof block);
-  }
-  for_each_vector(width - done, [&](int64_t i, auto extent) {
-    store_codes(codes + done + i, encode(load(x + done + i, extent) * inverse, Code{}), extent);
+  encode_vectors(codes, width, is_streamed, [&](int64_t i, auto extent) {
+    next.ask(pass, i);
+    return load(x + i, extent) * inverse;
   });
 }
 

@@ -3,7 +3,6 @@
 // codes.
 #pragma once
 #include "common/cpu/codes.h"
-#include "common/cpu/stream.h"
 
 namespace wk {
 namespace WK_ISA {

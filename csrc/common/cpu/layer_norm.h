@@ -3,7 +3,6 @@
 // mean, variance about it, result.
 #pragma once
 #include "common/cpu/codes.h"
-#include "common/cpu/stream.h"
 #include "common/layer_norm.h"
 
 namespace wk {
@@ -76,7 +75,7 @@ void normalise_row(Out *out, const T *x, const Statistics &stats, int64_t table,
 // Writes the codes of the result and returns their scale. `row` is memory for the result itself.
 template <class Code, class T, class Next = NothingAhead>
 float normalise_and_encode_row(Code *codes, float *row, const T *x, const Statistics &stats, int64_t table,
-                               const LayerNormInputs &in, const Next &next = {}) {
+                               const LayerNormInputs &in, bool is_out_streamed, const Next &next = {}) {
   Words sizes = {};
   each_result(x, stats, table, in, [&](int64_t i, Floats value, auto extent) {
     next.ask(1, i);
@@ -84,7 +83,7 @@ float normalise_and_encode_row(Code *codes, float *row, const T *x, const Statis
     sizes = larger(sizes, size_bits(kept(value, extent)));
   });
   const float scale = scale_for(largest(sizes), limit_of(Code{}));
-  encode_row(codes, row, scale, in.x.width, next, 2);
+  encode_row(codes, row, scale, in.x.width, is_out_streamed, next, 2);
   return scale;
 }
 

@@ -25,7 +25,10 @@ struct Kernel3d {
 // holds the taps of all channels.
 // Source: A. Lavin, S. Gray, arXiv 1509.09308, sections 4.1 and 4.3.
 struct CausalConv3d {
-  Video x, cache, out;  // cache.data null: zeros before x
+  Video x, ring, out, residual;  // residual.data may be null
+  // Frames count from the first of the stream. x begins with frame `position`, and of those before it, which are zeros
+  // before the first, frame f lies in slot f % num_slots of the ring.
+  int64_t position, num_slots;
   int32_t dtype;
   int64_t num_samples;
   int64_t num_in, num_out;  // channels
@@ -33,9 +36,10 @@ struct CausalConv3d {
   int64_t enlarged_bits;    // a pixel of x stands for 2^bits x 2^bits
   int64_t out_frames, out_rows, out_columns;
   Kernel3d kernel, stride;
-  int64_t top, left;  // padding before the first row and column
-  const float *bias;  // [num_out]
-  int64_t tile_side;  // m
+  int64_t top, left;         // padding before the first row and column
+  const float *bias;         // [num_out]
+  const float *norm_weight;  // [num_in], of the norm before the convolution; null: none
+  int64_t tile_side;         // m
   int64_t num_planes, depth;
   int64_t tile_rows, tile_columns;                  // tiles of a frame
   int64_t num_groups;                               // of 16 output channels

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 // A block of tiles of some frames: their rows are gathered from x and from the frames before it where those lie,
 // without a copy of either with the other or with a border; multiplied, plane by plane; and joined to outputs.
+#include "common/cpu/channel_norm.h"
 #include "common/cpu/product.h"
 #include "ops/causal_conv3d/causal_conv3d_cpu.h"
 
@@ -135,38 +136,64 @@ struct Block3d {
   float *products;  // [num_planes][block_frames][block_tiles][16 * block_groups]
 };
 
-// Frame `frame` of those before x and then x itself. Null: zeros.
+// A frame of x or of the ring. Null: zeros.
 template <class T>
-const T *frame_at(const CausalConv3d &call, int64_t sample, int64_t frame) {
-  const int64_t history = block_history(call);
-  const Video &video = frame < history ? call.cache : call.x;
-  if (!video.data) return nullptr;
-  const int64_t at = frame < history ? frame : frame - history;
-  return reinterpret_cast<const T *>(video.data) + sample * video.batch_stride + at * video.frame_stride;
+struct Frame {
+  const T *pixels;
+  int64_t row_stride, pixel_stride;
+};
+
+// Frame `index` of those before x and then of x itself.
+template <class T>
+Frame<T> frame_at(const CausalConv3d &call, int64_t sample, int64_t index) {
+  const int64_t history = block_history(call), in_stream = call.position - history + index;
+  const bool is_past = index < history;
+  const Video &video = is_past ? call.ring : call.x;
+  if (in_stream < 0) return {nullptr, 0, 0};
+  const int64_t at = is_past ? in_stream % call.num_slots : index - history;
+  const T *pixels = reinterpret_cast<const T *>(video.data) + sample * video.batch_stride + at * video.frame_stride;
+  return {pixels, video.row_stride, video.pixel_stride};
 }
 
-// The pixel's channels, or `zeros` outside of the frame.
-template <class T>
-WK_INLINE const T *pixel_at(const CausalConv3d &call, const Video &video, const T *frame, int64_t row, int64_t column,
-                            const T *zeros) {
+// A pixel as the convolution sees it: its channels, or what norm and SiLU make of them.
+template <class T, bool kNorm>
+struct Pixel {
+  const T *channels;
+  Floats scale;
+
+  template <class Extent>
+  WK_INLINE Floats read(int64_t i, Extent extent, const float *norm_weight) const {
+    const Floats value = load(channels + i, extent);
+    return kNorm ? activate<T, true>(value * scale * load(norm_weight + i, extent)) : value;
+  }
+};
+
+// Outside of the frame, the one at `zero_pixel`.
+template <class T, bool kNorm>
+WK_INLINE Pixel<T, kNorm> pixel_at(const CausalConv3d &call, const Frame<T> &frame, int64_t row, int64_t column,
+                                   const T *zero_pixel) {
   const bool is_inside = row >= 0 && row < call.rows && column >= 0 && column < call.columns;
   const int64_t bits = call.enlarged_bits;
-  return is_inside ? frame + (row >> bits) * video.row_stride + (column >> bits) * video.pixel_stride : zeros;
+  if (!is_inside) return {zero_pixel, zeros()};
+  const T *channels = frame.pixels + (row >> bits) * frame.row_stride + (column >> bits) * frame.pixel_stride;
+  if (!kNorm) return {channels, zeros()};
+  return {channels, root_of_count(call.num_in) / row_norm(channels, call.num_in)};
 }
 
-template <int m, class T>
-void gather_tile(float *to, int64_t plane_stride, const CausalConv3d &call, const Video &video, const T *frame,
-                 int64_t tile, const T *zeros) {
+template <int m, bool kNorm, class T>
+void gather_tile(float *to, int64_t plane_stride, const CausalConv3d &call, const Frame<T> &frame, int64_t tile,
+                 const T *zero_pixel) {
   constexpr int kSide = m + 2, kPlanes = kSide * kSide;
   const int64_t row = tile / call.tile_columns * m - call.top, column = tile % call.tile_columns * m - call.left;
-  const T *pixels[kPlanes];
+  const float *norm_weight = call.norm_weight;
+  Pixel<T, kNorm> pixels[kPlanes];
   for (int64_t k = 0; k < kPlanes; ++k) {
-    pixels[k] = pixel_at(call, video, frame, row + k / kSide, column + k % kSide, zeros);
+    pixels[k] = pixel_at<T, kNorm>(call, frame, row + k / kSide, column + k % kSide, zero_pixel);
   }
   for_each_vector(call.num_in, [&](int64_t i, auto extent) {
     Floats d[kPlanes];
 #pragma GCC unroll 36
-    for (int k = 0; k < kPlanes; ++k) d[k] = load(pixels[k] + i, extent);
+    for (int k = 0; k < kPlanes; ++k) d[k] = pixels[k].read(i, extent, norm_weight);
 #pragma GCC unroll 6
     for (int x = 0; x < kSide; ++x) Winograd<m>::input(d + x, kSide);
 #pragma GCC unroll 6
@@ -176,35 +203,35 @@ void gather_tile(float *to, int64_t plane_stride, const CausalConv3d &call, cons
   });
 }
 
-template <class T>
-void gather_taps(float *to, const CausalConv3d &call, const Video &video, const T *frame, int64_t tile,
-                 const T *zeros) {
+template <bool kNorm, class T>
+void gather_taps(float *to, const CausalConv3d &call, const Frame<T> &frame, int64_t tile, const T *zero_pixel) {
   const int64_t row = tile / call.tile_columns * call.stride.y - call.top;
   const int64_t column = tile % call.tile_columns * call.stride.x - call.left;
+  const float *norm_weight = call.norm_weight;
   for (int64_t y = 0; y < call.kernel.y; ++y) {
     for (int64_t x = 0; x < call.kernel.x; ++x, to += call.num_in) {
-      const T *pixel = pixel_at(call, video, frame, row + y, column + x, zeros);
-      for_each_vector(call.num_in, [&](int64_t i, auto extent) { store(to + i, load(pixel + i, extent), extent); });
+      const Pixel<T, kNorm> pixel = pixel_at<T, kNorm>(call, frame, row + y, column + x, zero_pixel);
+      for_each_vector(call.num_in,
+                      [&](int64_t i, auto extent) { store(to + i, pixel.read(i, extent, norm_weight), extent); });
     }
   }
 }
 
 // The rows of the frames that the block sees; of frames that are zeros none.
-template <class T>
-void gather(const CausalConv3d &call, const Block3d &block, const T *zeros) {
+template <bool kNorm, class T>
+void gather(const CausalConv3d &call, const Block3d &block, const T *zero_pixel) {
   const int64_t first = block.first_frame * call.stride.t,
                 count = block.num_frames * call.stride.t + block_history(call);
   const int64_t plane_stride = frames_seen(call) * call.block_tiles * call.depth;
   for (int64_t k = 0; k < count; ++k) {
-    const T *frame = frame_at<T>(call, block.sample, first + k);
-    if (!frame) continue;
-    const Video &video = first + k < block_history(call) ? call.cache : call.x;
+    const Frame<T> frame = frame_at<T>(call, block.sample, first + k);
+    if (!frame.pixels) continue;
     float *to = block.rows + k * call.block_tiles * call.depth;
     for (int64_t i = 0; i < block.num_tiles; ++i, to += call.depth) {
       const int64_t tile = block.first_tile + i;
-      if (call.tile_side == 1) gather_taps(to, call, video, frame, tile, zeros);
-      if (call.tile_side == 2) gather_tile<2>(to, plane_stride, call, video, frame, tile, zeros);
-      if (call.tile_side == 4) gather_tile<4>(to, plane_stride, call, video, frame, tile, zeros);
+      if (call.tile_side == 1) gather_taps<kNorm>(to, call, frame, tile, zero_pixel);
+      if (call.tile_side == 2) gather_tile<2, kNorm>(to, plane_stride, call, frame, tile, zero_pixel);
+      if (call.tile_side == 4) gather_tile<4, kNorm>(to, plane_stride, call, frame, tile, zero_pixel);
     }
   }
 }
@@ -231,7 +258,7 @@ void multiply_frame(const CausalConv3d &call, const Block3d &block, const float 
 
 void multiply_block(const CausalConv3d &call, const Block3d &block, const float *packed, const float *ones) {
   // Frames of zeros before x, seen by the block's first outputs.
-  const int64_t num_zeros = call.cache.data ? 0 : block_history(call) - block.first_frame * call.stride.t;
+  const int64_t num_zeros = block_history(call) - call.position - block.first_frame * call.stride.t;
   for (int64_t plane = 0; plane < call.num_planes; ++plane) {
     if (num_zeros <= 0 && call.stride.t == 1) {  // rows of all frames follow each other
       for (int64_t t = 0; t < call.kernel.t; ++t) {
@@ -250,14 +277,39 @@ void multiply_block(const CausalConv3d &call, const Block3d &block, const float 
 
 // ---- outputs ----
 
+// One frame of the output: where it is written, and what is added to it, from a block's first channel on.
+template <class T>
+struct Target {
+  T *out;
+  const T *residual;  // null: nothing
+  int64_t out_row, out_pixel, residual_row, residual_pixel;
+
+  WK_INLINE Target at(int64_t row, int64_t column) const {
+    Target pixel = *this;
+    pixel.out += row * out_row + column * out_pixel;
+    if (residual) pixel.residual += row * residual_row + column * residual_pixel;
+    return pixel;
+  }
+  template <class Extent>
+  WK_INLINE void finish(int64_t i, Floats value, Extent extent) const {
+    store(out + i, residual ? value + load(residual + i, extent) : value, extent);
+  }
+};
+
+template <class T>
+T *frame_of(const Video &video, int64_t sample, int64_t frame, int64_t channel) {
+  return video.data
+             ? reinterpret_cast<T *>(video.data) + sample * video.batch_stride + frame * video.frame_stride + channel
+             : nullptr;
+}
+
 template <int m, class T>
-void join_tile(T *out, const CausalConv3d &call, const float *products, int64_t plane_stride, int64_t tile,
-               const float *bias, int64_t num_channels) {
+void join_tile(const Target<T> &target, const CausalConv3d &call, const float *products, int64_t plane_stride,
+               int64_t tile, const float *bias, int64_t num_channels) {
   constexpr int kSide = m + 2;
   const int64_t row = tile / call.tile_columns * m, column = tile % call.tile_columns * m;
   const int64_t rows_left = call.out_rows - row, columns_left = call.out_columns - column;
-  const int64_t down = call.out.row_stride, across = call.out.pixel_stride;
-  out += row * down + column * across;
+  const Target<T> corner = target.at(row, column);
   for_each_vector(num_channels, [&](int64_t i, auto extent) {
     Floats planes[kSide * kSide], by_row[m * kSide], y[m * m];
 #pragma GCC unroll 36
@@ -269,8 +321,7 @@ void join_tile(T *out, const CausalConv3d &call, const float *products, int64_t 
     const Floats biases = load(bias + i, extent);
 #pragma GCC unroll 16
     for (int k = 0; k < m * m; ++k) {
-      if (k / m < rows_left && k % m < columns_left)
-        store(out + k / m * down + k % m * across + i, y[k] + biases, extent);
+      if (k / m < rows_left && k % m < columns_left) corner.at(k / m, k % m).finish(i, y[k] + biases, extent);
     }
   });
 }
@@ -282,19 +333,24 @@ void join(const CausalConv3d &call, const Block3d &block) {
   const int64_t num_channels = left < block.num_groups * kColumns ? left : block.num_groups * kColumns;
   const float *bias = call.bias + channel;
   for (int64_t frame = 0; frame < block.num_frames; ++frame) {
-    T *out = reinterpret_cast<T *>(call.out.data) + block.sample * call.out.batch_stride +
-             (block.first_frame + frame) * call.out.frame_stride + channel;
+    const int64_t at = block.first_frame + frame;
+    const Target<T> target = {frame_of<T>(call.out, block.sample, at, channel),
+                              frame_of<const T>(call.residual, block.sample, at, channel),
+                              call.out.row_stride,
+                              call.out.pixel_stride,
+                              call.residual.row_stride,
+                              call.residual.pixel_stride};
     const float *products = block.products + frame * frame_stride;
     for (int64_t i = 0; i < block.num_tiles; ++i, products += width) {
       const int64_t tile = block.first_tile + i;
       if (call.tile_side == 2)
-        join_tile<2>(out, call, products, call.block_frames * frame_stride, tile, bias, num_channels);
+        join_tile<2>(target, call, products, call.block_frames * frame_stride, tile, bias, num_channels);
       if (call.tile_side == 4)
-        join_tile<4>(out, call, products, call.block_frames * frame_stride, tile, bias, num_channels);
+        join_tile<4>(target, call, products, call.block_frames * frame_stride, tile, bias, num_channels);
       if (call.tile_side > 1) continue;
-      T *to = out + tile / call.tile_columns * call.out.row_stride + tile % call.tile_columns * call.out.pixel_stride;
+      const Target<T> pixel = target.at(tile / call.tile_columns, tile % call.tile_columns);
       for_each_vector(num_channels, [&](int64_t k, auto extent) {
-        store(to + k, load(products + k, extent) + load(bias + k, extent), extent);
+        pixel.finish(k, load(products + k, extent) + load(bias + k, extent), extent);
       });
     }
   }
@@ -326,7 +382,8 @@ void forward(const CausalConv3d &call, const float *packed, float *memory, const
     using T = decltype(type);
     for (int64_t index = begin; index < end; ++index) {
       const Block3d block = block_at(call, index, memory);
-      gather(call, block, static_cast<const T *>(zeros));
+      const T *zero_pixel = static_cast<const T *>(zeros);
+      call.norm_weight ? gather<true>(call, block, zero_pixel) : gather<false>(call, block, zero_pixel);
       multiply_block(call, block, packed, ones);
       join<T>(call, block);
     }

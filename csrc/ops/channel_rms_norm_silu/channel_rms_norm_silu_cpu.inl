@@ -2,7 +2,7 @@
 // Planes: vector lanes are positions. A block of positions of all channels is read once, copied to dense scratch memory
 // in the second cache (planes are often a power of two apart and would evict each other), and finished from there.
 // Rows: vector lanes are channels, one position at a time.
-#include "common/cpu/exp.h"
+#include "common/cpu/channel_norm.h"
 #include "common/cpu/stream.h"
 #include "ops/channel_rms_norm_silu/channel_rms_norm_silu_cpu.h"
 
@@ -10,16 +10,9 @@ namespace wk {
 namespace WK_ISA {
 namespace {
 
-constexpr float kMinNorm = 1e-12f;
-
 template <class T>
 T *at(const ChannelView &view, int64_t sample, int64_t position) {
   return reinterpret_cast<T *>(view.data) + sample * view.batch_stride + position * view.position_stride;
-}
-
-template <class T, bool kSilu>
-WK_INLINE Floats activate(Floats value) {
-  return kSilu ? value * sigmoid<T>(value) : value;
 }
 
 // Derivative of the activation at `value`.
@@ -30,17 +23,10 @@ WK_INLINE Floats slope(Floats value) {
   return gate * (splat(1.0f) + value * (splat(1.0f) - gate));
 }
 
-WK_INLINE Floats clamped_norm(Floats squares) {
-  const Floats norm = root(squares);
-  return select(norm < splat(kMinNorm), splat(kMinNorm), norm);  // NaN stays NaN
-}
-
 // Where the norm is clamped it is a constant, and no gradient flows through it.
 WK_INLINE Floats through_norm(Floats gradient, Floats norm) {
   return select(norm > splat(kMinNorm), gradient, zeros());
 }
-
-WK_INLINE Floats root_of_count(int64_t num_channels) { return splat(root(static_cast<float>(num_channels))); }
 
 // ---- planes ----
 
@@ -71,11 +57,13 @@ void forward_planes(const ChannelRmsNormSiluCall &call, const ChannelBlock &bloc
     store(scale + i, root_of_count(call.num_channels) / load(scale + i, extent), extent);
   });
   T *out = at<T>(call.out, block.sample, block.begin);
-  for (int64_t c = 0; c < call.num_channels; ++c) {
+  const T *next = at<const T>(call.x, block.sample, block.end);
+  for (int64_t c = 0; c < call.num_channels; ++c, next += call.x.channel_stride) {
     const Floats weight = splat(call.weight[c]);
     const float *value = values + c * count;
     T *plane = out + c * call.out.channel_stride;
     for_each_vector(count, [&](int64_t i, auto extent) {
+      if (i % kLineOf<T> == 0) fetch(next + i);
       put(plane + i, activate<T, kSilu>(load(value + i, extent) * load(scale + i, extent) * weight), extent,
           call.is_out_streamed);
     });
@@ -123,14 +111,6 @@ void backward_planes(const ChannelRmsNormSiluCall &call, const ChannelBlock &blo
 }
 
 // ---- rows ----
-
-template <class T>
-Floats row_norm(const T *x, int64_t num_channels) {
-  return clamped_norm(splat(sum_over(num_channels, [&](int64_t i, auto extent) {
-    const Floats value = load(x + i, extent);
-    return value * value;
-  })));
-}
 
 template <class T, bool kSilu>
 void forward_rows(const ChannelRmsNormSiluCall &call, const ChannelBlock &block) {

@@ -58,12 +58,13 @@ void forward_8bit(const GateResidualLayerNormModulateForward &call, int64_t begi
     const Statistics stats = write_sum(call, token, table);
     with_dtype(norm.x.dtype, [&](auto x_type) {
       with_codes(call.out.dtype, [&](auto code) {
-        call.out_scale[token] =
-            normalise_and_encode_row(row_at<decltype(code)>(call.out, token), row,
-                                     row_at<const decltype(x_type)>(norm.x, token), stats, table, norm);
+        call.out_scale[token] = normalise_and_encode_row(row_at<decltype(code)>(call.out, token), row,
+                                                         row_at<const decltype(x_type)>(norm.x, token), stats, table,
+                                                         norm, is_streamed<decltype(code)>(call.out));
       });
     });
   }
+  finish_streaming();
 }
 
 // A token's rows. grad_sum null: zero.

@@ -31,12 +31,13 @@ void forward_8bit(const LayerNormModulate8bit &call, int64_t begin, int64_t end,
         using T = decltype(x_type);
         const T *x = row_at<const T>(in.x, token);
         const Ahead<3, T> next = {row_at<const T>(in.x, token + 1), in.x.width};
-        call.out_scale[token] =
-            normalise_and_encode_row(row_at<decltype(code)>(call.out, token), row, x,
-                                     statistics(x, in.x.width, in.eps, next), table_row(in, token), in, next);
+        call.out_scale[token] = normalise_and_encode_row(row_at<decltype(code)>(call.out, token), row, x,
+                                                         statistics(x, in.x.width, in.eps, next), table_row(in, token),
+                                                         in, is_streamed<decltype(code)>(call.out), next);
       }
     });
   });
+  finish_streaming();
 }
 
 template <class T, class Out>

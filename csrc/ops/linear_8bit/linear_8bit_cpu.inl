@@ -109,7 +109,7 @@ void finish_codes(const Linear8bit &call, int64_t row, const float *values, floa
   with_codes(call.out.dtype, [&](auto code) {
     const float scale = scale_for(size, limit_of(code));
     call.out_scale[row] = scale;
-    encode_row(row_at<decltype(code)>(call.out, row), values, scale, call.out.width);
+    encode_row(row_at<decltype(code)>(call.out, row), values, scale, call.out.width, false);
   });
 }
 

@@ -8,9 +8,6 @@ namespace wk {
 namespace WK_ISA {
 namespace {
 
-// A piece's codes with blocks of 128 tokens and fewer: 128 channels of 128 tokens.
-constexpr int64_t kLinesBytes = 128 * 128;
-
 template <class T>
 WK_INLINE const T *head_at(const QuantizeHeads &call, int64_t sample, int64_t token, int64_t head) {
   const int64_t at = sample * call.sample_stride + token * call.token_stride + head * call.head_stride;
@@ -115,24 +112,23 @@ float find_scale(const T *x, int64_t stride, int64_t count, int64_t width, const
 // Its codes, while the piece that is `ahead` comes.
 template <class T>
 void encode_block(int8_t *out, const T *x, int64_t stride, int64_t count, int64_t width, float scale, const float *mean,
-                  int64_t ahead) {
+                  int64_t ahead, bool is_out_streamed) {
   if (scale - scale != 0.0f) {
     __builtin_memset(out, 0, static_cast<size_t>(count * width));
     return;
   }
   const Floats inverse = splat(1.0f / scale);
   for (int64_t token = 0; token < count; ++token, x += stride, out += width) {
+    const auto read = [&](int64_t i, auto extent) {
+      if (i % kLineOf<T> == 0) fetch(x + ahead + i);
+      return load(x + i, extent);
+    };
     if (mean) {
-      for_each_vector(width, [&](int64_t i, auto extent) {
-        const Floats value = (load(x + i, extent) - load(mean + i, extent)) * inverse;
-        store_codes(out + i, encode(value, int8_t{}), extent);
-      });
+      encode_vectors(out, width, is_out_streamed,
+                     [&](int64_t i, auto extent) { return (read(i, extent) - load(mean + i, extent)) * inverse; });
     } else {
-      for_each_vector(width, [&](int64_t i, auto extent) {
-        store_codes(out + i, encode(load(x + i, extent) * inverse, int8_t{}), extent);
-      });
+      encode_vectors(out, width, is_out_streamed, [&](int64_t i, auto extent) { return read(i, extent) * inverse; });
     }
-    for (int64_t i = 0; i < width; i += kLineOf<T>) fetch(x + ahead + i);
   }
 }
 
@@ -148,23 +144,12 @@ void encode_piece(const QuantizeHeads &call, int64_t index) {
   const float *mean = call.mean ? call.mean + of_head * width : nullptr;
   float *scale = call.out_scale + of_head * call.num_blocks + first;
   int8_t *out = call.out + (of_head * call.length + start) * width;
-  // Whole lines, gathered here, leave past the caches.
-  alignas(64) int8_t lines[kLinesBytes];
-  const int64_t num_bytes = (end - start) * width;
-  const bool is_streamed =
-      num_bytes <= kLinesBytes && num_bytes % 64 == 0 && reinterpret_cast<uintptr_t>(out) % 64 == 0;
-  int8_t *to = is_streamed ? lines : out;
-  for (int64_t token = start; token < end; token += per, ++scale) {
+  const bool is_out_streamed = call.length * call.num_heads * width >= kStreamedBytes;  // of one sample
+  for (int64_t token = start; token < end; token += per, ++scale, out += per * width) {
     const T *x = head_at<T>(call, sample, token, head);
     const int64_t count = end - token < per ? end - token : per;
     *scale = find_scale(x, stride, count, width, mean);
-    encode_block(to + (token - start) * width, x, stride, count, width, *scale, mean, ahead);
-  }
-  if (!is_streamed) return;
-  for (int64_t i = 0; i < num_bytes; i += static_cast<int64_t>(sizeof(Block))) {
-    Block block;
-    __builtin_memcpy(&block, lines + i, sizeof block);
-    stream(out + i, block);
+    encode_block(out, x, stride, count, width, *scale, mean, ahead, is_out_streamed);
   }
 }
 

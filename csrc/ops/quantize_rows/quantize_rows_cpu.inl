@@ -16,10 +16,12 @@ void forward(const QuantizeRows &call, int64_t begin, int64_t end) {
         const Ahead<1, T> next = {row_at<const T>(call.x, row + 1), call.x.width};
         const float scale = scale_for(largest_size(x, call.x.width), limit_of(code));
         call.out_scale[row] = scale;
-        encode_row(row_at<decltype(code)>(call.out, row), x, scale, call.x.width, next);
+        encode_row(row_at<decltype(code)>(call.out, row), x, scale, call.x.width, is_streamed<decltype(code)>(call.out),
+                   next);
       }
     });
   });
+  finish_streaming();
 }
 
 }  // namespace

@@ -108,6 +108,7 @@ void encode_blocks(const RmsNormRope8bit &call, int64_t sample, int64_t first, i
   const T *rows = row_at<const T>(in.x, row);
   const int64_t stride = in.x.inner_stride;
   float *values = memory, *turns = values + count * head_width;
+  const bool is_out_streamed = in.x.count * in.x.width >= kStreamedBytes;
   for (int64_t k = 0; k < count; ++k) {
     const float row_scale = reciprocal_rms(rows + k * stride, in.x.width, in.eps);
     load_scaled_turns(in, first + k, row_scale, turns + 2 * k * head_width);
@@ -126,7 +127,7 @@ void encode_blocks(const RmsNormRope8bit &call, int64_t sample, int64_t first, i
         const Ahead<1, T, 2> next = {x + count * stride, head_width};
         const float *cosines = turns + 2 * k * head_width, *sines = cosines + head_width;
         float *to = values + k * head_width;
-        ask_to_write(codes + k * head_width, head_width);
+        if (!is_out_streamed) ask_to_write(codes + k * head_width, head_width);
         for_each_vector(head_width, [&](int64_t i, auto extent) {
           next.ask(0, i);
           const Floats value =
@@ -139,7 +140,8 @@ void encode_blocks(const RmsNormRope8bit &call, int64_t sample, int64_t first, i
     }
     for (int64_t block = 0; block < num_scales; ++block) {
       const int64_t begin = block * per_scale, end = begin + per_scale < count ? begin + per_scale : count;
-      encode_row(codes + begin * head_width, values + begin * head_width, scales[block], (end - begin) * head_width);
+      encode_row(codes + begin * head_width, values + begin * head_width, scales[block], (end - begin) * head_width,
+                 is_out_streamed);
     }
   }
 }

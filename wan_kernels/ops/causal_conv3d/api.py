@@ -4,7 +4,8 @@ from typing import Literal, overload
 
 from torch import Tensor
 
-from wan_kernels.common.checks import check_dim, check_same_device, check_shape, check_tensor, short
+from wan_kernels.common.checks import check_shape
+from wan_kernels.common.conv3d import Padding, Stride, check_conv3d, check_like_x
 from wan_kernels.define_op import define_op
 from wan_kernels.ops.causal_conv3d import reference
 
@@ -15,9 +16,6 @@ OP = define_op(
     reference,
 )
 
-Stride = tuple[int, int, int]
-Padding = tuple[int, int, int, int]
-
 
 @overload
 def causal_conv3d(
@@ -26,7 +24,7 @@ def causal_conv3d(
     bias: Tensor | None = None,
     cache: Tensor | None = None,
     *,
-    stride: Stride | tuple[int, ...] = ...,
+    stride: Stride = ...,
     padding: Padding = ...,
     return_cache: Literal[False] = ...,
 ) -> Tensor: ...
@@ -39,7 +37,7 @@ def causal_conv3d(
     bias: Tensor | None = None,
     cache: Tensor | None = None,
     *,
-    stride: Stride | tuple[int, ...] = ...,
+    stride: Stride = ...,
     padding: Padding = ...,
     return_cache: Literal[True],
 ) -> tuple[Tensor, Tensor]: ...
@@ -51,7 +49,7 @@ def causal_conv3d(
     bias: Tensor | None = None,
     cache: Tensor | None = None,
     *,
-    stride: Stride | tuple[int, ...] = (1, 1, 1),
+    stride: Stride = (1, 1, 1),
     padding: Padding = (0, 0, 0, 0),
     return_cache: bool = False,
 ) -> Tensor | tuple[Tensor, Tensor]:
@@ -71,48 +69,11 @@ def causal_conv3d(
     continued whose T is not a multiple of stride_t.
     Source: arXiv 2503.20314, section 4.1; Wan2.1 at 9737cba, modules/vae.py, CausalConv3d and its feature cache.
     """
-    _check(x, weight, bias, cache, stride, padding, return_cache)
-    y, new_cache = OP(x, weight, bias, cache, list(stride), list(padding), bool(return_cache))
-    return (y, new_cache) if return_cache else y
-
-
-def _check(
-    x: Tensor,
-    weight: Tensor,
-    bias: Tensor | None,
-    cache: Tensor | None,
-    stride: tuple[int, ...],
-    padding: tuple[int, ...],
-    return_cache: bool,
-) -> None:
-    check_tensor(NAME, "x", x)
-    check_dim(NAME, "x", x, 5, "[B, C, T, Y, X]")
-    check_dim(NAME, "weight", weight, 5, "[O, C, kt, ky, kx]")
-    check_shape(NAME, "weight", weight, (None, x.shape[1], None, None, None))
-    for name, value in (("weight", weight), ("bias", bias), ("cache", cache)):
-        if value is not None and value.dtype != x.dtype:
-            raise TypeError(f"[{NAME}] {name} must be {short(x.dtype)} as x is, got {short(value.dtype)}")
-    _check_window(x, weight, stride, padding)
+    check_conv3d(NAME, x, weight, bias, stride, padding)
     if return_cache and x.shape[2] % stride[0]:
         raise ValueError(f"[{NAME}] a continued chunk must have a multiple of {stride[0]} frames, got {x.shape[2]}")
-    if bias is not None:
-        check_shape(NAME, "bias", bias, weight.shape[:1])
+    check_like_x(NAME, x, cache=cache)
     if cache is not None:
         check_shape(NAME, "cache", cache, (*x.shape[:2], weight.shape[2] - stride[0], *x.shape[3:]))
-    check_same_device(NAME, x=x, weight=weight, bias=bias, cache=cache)
-
-
-def _check_window(x: Tensor, weight: Tensor, stride: tuple[int, ...], padding: tuple[int, ...]) -> None:
-    if len(stride) != 3 or min(stride) < 1 or stride[0] > weight.shape[2]:
-        raise ValueError(
-            f"[{NAME}] stride must be (t, y, x), each at least 1 and t at most kt = {weight.shape[2]}, got {stride}"
-        )
-    if len(padding) != 4 or min(padding) < 0:
-        raise ValueError(f"[{NAME}] padding must be (top, bottom, left, right), none negative, got {padding}")
-    if x.shape[2] < stride[0]:
-        raise ValueError(f"[{NAME}] x must have at least {stride[0]} frames, got {x.shape[2]}")
-    padded = (x.shape[3] + padding[0] + padding[1], x.shape[4] + padding[2] + padding[3])
-    if padded[0] < weight.shape[3] or padded[1] < weight.shape[4]:
-        raise ValueError(
-            f"[{NAME}] padded frames must be at least the kernel's {tuple(weight.shape[3:])}, got {tuple(padded)}"
-        )
+    y, new_cache = OP(x, weight, bias, cache, list(stride), list(padding), bool(return_cache))
+    return (y, new_cache) if return_cache else y

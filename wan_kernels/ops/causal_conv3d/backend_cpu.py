@@ -9,14 +9,11 @@ import torch
 from torch import Tensor
 
 from wan_kernels import native
+from wan_kernels.common.conv3d import out_shape
 from wan_kernels.common.cpu import reject_tensors
-from wan_kernels.common.video import layout_of
+from wan_kernels.common.video import has_channels_inside, layout_of
 from wan_kernels.dispatch import register_backend
 from wan_kernels.ops.causal_conv3d import reference
-
-
-def has_channels_inside(x: Tensor) -> bool:
-    return x.shape[1] == 1 or x.stride(1) == 1
 
 
 def reject(

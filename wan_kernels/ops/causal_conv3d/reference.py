@@ -3,6 +3,7 @@
 Rounding points: those of torch's convolution in x.dtype (accumulates in float32 or wider, rounds once).
 """
 
+import math
 from collections.abc import Iterator
 from typing import NamedTuple
 
@@ -10,6 +11,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from wan_kernels.common.conv3d import out_shape
 from wan_kernels.common.cost import Cost, num_bytes
 from wan_kernels.common.video import as_images, as_video, layout_of
 
@@ -148,12 +150,8 @@ def cost(
     return_cache: bool,
 ) -> Cost:
     """One multiply-add per tap, input channel and output element; padding is counted as if it were data."""
-    kernel, top, bottom, left, right = weight.shape[2:], *padding
-    num_history = kernel[0] - stride[0]
-    sides = (x.shape[2] + num_history, x.shape[3] + top + bottom, x.shape[4] + left + right)
-    num_outputs = x.shape[0] * weight.shape[0]
-    for side, taps, step in zip(sides, kernel, stride, strict=True):
-        num_outputs *= (side - taps) // step + 1
+    num_outputs = math.prod(out_shape(x, weight, stride, padding))
+    num_history = weight.shape[2] - stride[0]
     kept_bytes = x[:, :, :1].numel() * num_history * x.element_size() if return_cache else 0
     moved_bytes = num_bytes(x, weight, bias, cache) + num_outputs * x.element_size() + kept_bytes
     return Cost(2 * num_outputs * weight[0].numel(), moved_bytes)
