@@ -3,8 +3,8 @@
 The kernel reads channels-last: x and its history [B, T, Y, X, C] as they lie, and the weight [O, kt, ky, kx, C], each
 output channel's factors in the order in which they are summed, so that 16 bytes come at a time. That is torch's
 `channels_last_3d` of [O, C, kt, ky, kx]: a weight that is kept so is read where it is. Any other is copied in each
-call, which at the H200's 4.8 TB/s costs 3 % of the product's least time at 384 channels and one frame of 90 x 160 (16 MB
-in 3.3 us of 116), and 12 % at 1,024 and one of 45 x 80 (113 MB in 24 us of 206).
+call, which at the H200's 4.8 TB/s costs 3 % of the product's least time at 384 channels and one frame of 90 x 160
+(16 MB in 3.3 us of 116), and 12 % at 1,024 and one of 45 x 80 (113 MB in 24 us of 206).
 
 float32 is multiplied as three tf32 products (22 bits of each factor), a sixth of bfloat16's speed; one such product
 would keep 11 bits, and Hopper's tensor cores have no other for float32.

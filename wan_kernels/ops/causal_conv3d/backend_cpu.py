@@ -39,9 +39,7 @@ def forward(
     padding: list[int],
     return_cache: bool,
 ) -> tuple[Tensor, Tensor]:
-    out = torch.empty(
-        reference.out_shape(x, weight, stride, padding), dtype=x.dtype, memory_format=torch.channels_last_3d
-    )
+    out = torch.empty(out_shape(x, weight, stride, padding), dtype=x.dtype, memory_format=torch.channels_last_3d)
     native.library().causal_conv3d(out, x, weight, bias, cache, stride, padding)
     return out, reference.last_frames(x, cache, reference.num_kept(weight, stride, return_cache))
 

@@ -8,6 +8,7 @@ reference's.
 from torch import Tensor
 
 from wan_kernels import records
+from wan_kernels.common.conv3d import out_shape
 from wan_kernels.common.triton import Launch, Outputs, running, unavailable
 from wan_kernels.common.triton_conv3d import conv3d_launch, empty_video, reject_conv3d
 from wan_kernels.dispatch import register_backend
@@ -26,7 +27,7 @@ def prepare(
     return_cache: bool,
 ) -> tuple[Outputs, list[Launch]]:
     """The output and the new history, and what fills the output."""
-    out = empty_video(reference.out_shape(x, weight, stride, padding), x)
+    out = empty_video(out_shape(x, weight, stride, padding), x)
     kept = reference.last_frames(x, cache, reference.num_kept(weight, stride, return_cache))
     if out.numel() == 0:
         return (out, kept), []

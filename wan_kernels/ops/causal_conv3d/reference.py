@@ -61,14 +61,6 @@ def lower(x: Tensor, weight: Tensor, cache: Tensor | None, stride: list[int], pa
     return Lowered(frames, weight, tuple(stride), (0, *pad_yx))
 
 
-def out_shape(x: Tensor, weight: Tensor, stride: list[int], padding: list[int]) -> tuple[int, ...]:
-    """Of y."""
-    top, bottom, left, right = padding
-    sides = (x.shape[2] + weight.shape[2] - stride[0], x.shape[3] + top + bottom, x.shape[4] + left + right)
-    steps = zip(sides, weight.shape[2:], stride, strict=True)
-    return x.shape[0], weight.shape[0], *((side - taps) // step + 1 for side, taps, step in steps)
-
-
 def forward(
     x: Tensor,
     weight: Tensor,
