@@ -69,8 +69,8 @@ def tiles_for(num_out: int, num_bytes: int) -> list[Tile]:
 
 
 def tile_for(num_frames: int, num_pixels: int, num_out: int, num_bytes: int, device: torch.device) -> Tile:
-    """The largest tile that a frame fills half and of which there is one for every multiprocessor; else the one of which
-    there are most. The interpreter has nothing to fill.
+    """The largest tile that a frame half fills and of which every multiprocessor gets one; else the one of which there
+    are most. The interpreter has nothing to fill.
     """
     tiles = [tile for tile in tiles_for(num_out, num_bytes) if tile.pixels < max(2 * num_pixels, 2 * PIXELS[-1])]
     least = num_multiprocessors(device) if device.type == "cuda" else 1

@@ -7,8 +7,8 @@ a bit for each tap that its window has inside the frame.
 
 Loads are by pointers (cp.async), not by descriptors. Inspected with Triton 3.6 and ptxas 12.8, 128 pixels x 192
 columns: by pointers a step is 149 instructions and 2 barriers, and its 8 wgmma run on into the next step. A box
-[1, 8, 16, 64] of a descriptor comes to the product as [128, 64] through registers: its wgmma are started one by one, and
-a step has 4 barriers and a fence. Nor could boxes step by 2 or stand for enlarged frames.
+[1, 8, 16, 64] of a descriptor comes to the product as [128, 64] through registers: its wgmma are started one by one,
+and a step has 4 barriers and a fence. Nor could boxes step by 2 or stand for enlarged frames.
 """
 
 import triton
