@@ -10,10 +10,10 @@ float32 is multiplied as three tf32 products (22 bits of each factor), a sixth o
 would keep 11 bits, and Hopper's tensor cores have no other for float32.
 """
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import product
-from math import prod
 
 import torch
 from torch import Tensor
@@ -31,6 +31,8 @@ CHANNELS = 64, 32, 16
 ROW_BYTES = 128  # of channels in shared memory: the widest swizzle
 # By bytes of a factor. Sums of a thread: parts of float32 factors take registers beside them.
 MAX_SUMS = {2: 128, 4: 48}
+# A smaller tile reads more for the same products; it has to be done in less than this share of the time.
+WORTH_SHRINKING = 0.8
 MAX_STAGES, STAGE_BYTES = 4, 200 * 1024
 
 
@@ -69,12 +71,18 @@ def tiles_for(num_out: int, num_bytes: int) -> list[Tile]:
 
 
 def tile_for(num_frames: int, num_pixels: int, num_out: int, num_bytes: int, device: torch.device) -> Tile:
-    """The largest tile that a frame half fills and of which every multiprocessor gets one; else the one of which there
-    are most. The interpreter has nothing to fill.
+    """The largest tile, or a smaller one that is done sooner: programs go in waves, one to a multiprocessor, and a wave
+    takes as long as a tile has sums. The interpreter has one.
     """
-    tiles = [tile for tile in tiles_for(num_out, num_bytes) if tile.pixels < max(2 * num_pixels, 2 * PIXELS[-1])]
-    least = num_multiprocessors(device) if device.type == "cuda" else 1
-    return next((tile for tile in tiles if tile.num_programs(num_frames, num_pixels, num_out) >= least), tiles[-1])
+    num_slots = num_multiprocessors(device) if device.type == "cuda" else 1
+    best, least = None, math.inf
+    for tile in tiles_for(num_out, num_bytes):
+        num_waves = -(-tile.num_programs(num_frames, num_pixels, num_out) // num_slots)
+        num_sums = num_waves * tile.pixels * tile.columns
+        if num_sums < least * WORTH_SHRINKING:
+            best, least = tile, num_sums
+    assert best is not None
+    return best
 
 
 def channels_for(num_in: int, num_bytes: int) -> int:
@@ -87,9 +95,9 @@ def reject_conv3d(x: Tensor, weight: Tensor, *others: Tensor | None) -> str | No
     """Why the kernel cannot take these tensors, or None."""
     if layout_of(x) is not torch.channels_last_3d:
         return "needs x in channels-last order"
-    if (taps := prod(weight.shape[3:])) > MAX_TAPS:
+    if (taps := math.prod(weight.shape[3:])) > MAX_TAPS:
         return f"takes windows of at most {MAX_TAPS} taps in a frame, got {taps}"
-    if max(x[0, :, 0].numel(), weight.numel()) > MAX_ELEMENTS:
+    if max(math.prod((x.shape[1], *x.shape[3:])), weight.numel()) > MAX_ELEMENTS:
         return f"takes frames and weights of at most {MAX_ELEMENTS} elements"
     return reject_tensors(x, weight, *others)
 
@@ -121,7 +129,7 @@ def conv3d_launch(
     """
     num_in, num_out = x.shape[1], out.shape[1]
     num_bytes = x.element_size()
-    num_pixels = prod(out.shape[3:])
+    num_pixels = math.prod(out.shape[3:])
     num_frames = out.shape[0] * out.shape[2]
     tile = tile_for(num_frames, num_pixels, num_out, num_bytes, x.device)
     channels = channels_for(num_in, num_bytes)
@@ -169,7 +177,9 @@ def conv3d_launch(
 
 def dense(x: Tensor | None) -> Tensor | None:
     """x itself where it is channels-last without gaps, else a copy that is."""
-    return None if x is None else x.contiguous(memory_format=torch.channels_last_3d)
+    if x is None or x.is_contiguous(memory_format=torch.channels_last_3d):
+        return x
+    return x.clone(memory_format=torch.channels_last_3d)
 
 
 def expectation(tile: Tile, pixel_bytes: int) -> Expectation:
