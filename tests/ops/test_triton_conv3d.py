@@ -1,4 +1,4 @@
-"""What no case of a room asks of the convolutions' Triton kernel: every tile, both ways that frames lie, what is copied."""
+"""What no case of a room asks of the convolutions' Triton kernel: every tile, a ring with residual, what is copied."""
 
 import re
 

@@ -6,6 +6,9 @@ output channel's factors in the order in which they are summed, so that 16 bytes
 call, which at the H200's 4.8 TB/s costs 3 % of the product's least time at 384 channels and one frame of 90 x 160
 (16 MB in 3.3 us of 116), and 12 % at 1,024 and one of 45 x 80 (113 MB in 24 us of 206).
 
+Every width of the VAEs is a whole number of some tile's columns, 96 = 64 + 32, 160 = 128 + 32, 192 = 128 + 64, and of a
+step's channels, but for the few at the ends: 3 and 12 channels are multiplied as 16, in and out.
+
 float32 is multiplied as three tf32 products (22 bits of each factor), a sixth of bfloat16's speed; one such product
 would keep 11 bits, and Hopper's tensor cores have no other for float32.
 """
@@ -29,8 +32,10 @@ MIN_COLUMNS = 64  # where there are as many
 PIXELS = 256, 128, 64
 CHANNELS = 64, 32, 16
 ROW_BYTES = 128  # of channels in shared memory: the widest swizzle
-# By bytes of a factor. Sums of a thread: parts of float32 factors take registers beside them.
+# Of a thread, by bytes of a factor: sums, and registers that a step and the epilogue take beside them; parts of float32
+# factors lie in registers.
 MAX_SUMS = {2: 128, 4: 48}
+MAX_BESIDES = {2: 126, 4: 166}
 # A smaller tile reads more for the same products; it has to be done in less than this share of the time.
 WORTH_SHRINKING = 0.8
 MAX_STAGES, STAGE_BYTES = 4, 200 * 1024
@@ -169,7 +174,7 @@ def conv3d_launch(
         grid=(tile.num_programs(num_frames, num_pixels, num_out),),
         args=args,
         constants=constants,
-        expects=expectation(tile, num_in * num_bytes),
+        expects=expectation(tile, num_in, num_bytes),
         num_warps=tile.num_warps,
         num_stages=min(MAX_STAGES, STAGE_BYTES // ((tile.pixels + tile.columns) * channels * num_bytes)),
     )
@@ -182,9 +187,9 @@ def dense(x: Tensor | None) -> Tensor | None:
     return x.clone(memory_format=torch.channels_last_3d)
 
 
-def expectation(tile: Tile, pixel_bytes: int) -> Expectation:
-    """Sums, and what a step and the epilogue take beside them. Pixels of whole 16 bytes come without registers."""
+def expectation(tile: Tile, num_in: int, num_bytes: int) -> Expectation:
+    """Pixels of whole 16 bytes come to shared memory without registers."""
     return Expectation(
-        max_registers=min(254, tile.num_sums + 126),
-        mnemonics=("HGMMA", "LDGSTS") if pixel_bytes % ALIGNMENT_BYTES == 0 else ("HGMMA",),
+        max_registers=min(254, tile.num_sums + MAX_BESIDES[num_bytes]),
+        mnemonics=("HGMMA", "LDGSTS") if num_in * num_bytes % ALIGNMENT_BYTES == 0 else ("HGMMA",),
     )
