@@ -38,7 +38,8 @@ MAX_SUMS = {2: 128, 4: 48}
 MAX_BESIDES = {2: 126, 4: 166}
 # A smaller tile reads more for the same products; it has to be done in less than this share of the time.
 WORTH_SHRINKING = 0.8
-MAX_STAGES, STAGE_BYTES = 4, 200 * 1024
+MAX_STAGES, STAGE_BYTES = 4, 200 * 1024  # of a multiprocessor, which 8 warps take
+MAX_REGISTERS = 255  # that a thread can have: 128 columns of 256 pixels and a residual fill them
 
 
 @dataclass(frozen=True)
@@ -56,6 +57,10 @@ class Tile:
     @property
     def num_warps(self) -> int:
         return 4 if self.pixels == 64 else 8
+
+    @property
+    def num_per_multiprocessor(self) -> int:
+        return 8 // self.num_warps
 
     @property
     def num_sums(self) -> int:
@@ -138,6 +143,7 @@ def conv3d_launch(
     num_frames = out.shape[0] * out.shape[2]
     tile = tile_for(num_frames, num_pixels, num_out, num_bytes, x.device)
     channels = channels_for(num_in, num_bytes)
+    step_bytes = (tile.pixels + tile.columns) * channels * num_bytes
     args = {
         "x": dense(x),
         "history": dense(history),
@@ -176,7 +182,7 @@ def conv3d_launch(
         constants=constants,
         expects=expectation(tile, num_in, num_bytes),
         num_warps=tile.num_warps,
-        num_stages=min(MAX_STAGES, STAGE_BYTES // ((tile.pixels + tile.columns) * channels * num_bytes)),
+        num_stages=min(MAX_STAGES, STAGE_BYTES // tile.num_per_multiprocessor // step_bytes),
     )
 
 
@@ -190,6 +196,7 @@ def dense(x: Tensor | None) -> Tensor | None:
 def expectation(tile: Tile, num_in: int, num_bytes: int) -> Expectation:
     """Pixels of whole 16 bytes come to shared memory without registers."""
     return Expectation(
-        max_registers=min(254, tile.num_sums + MAX_BESIDES[num_bytes]),
+        max_registers=min(MAX_REGISTERS, tile.num_sums + MAX_BESIDES[num_bytes]),
+        min_ctas_per_sm=tile.num_per_multiprocessor,
         mnemonics=("HGMMA", "LDGSTS") if num_in * num_bytes % ALIGNMENT_BYTES == 0 else ("HGMMA",),
     )

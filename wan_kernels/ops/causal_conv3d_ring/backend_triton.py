@@ -4,8 +4,9 @@ when forced.
 
 The norm is a pass of its own over the frames that are read, rounded to x's type. On load it would be taken again for
 each of 27 taps: a step of 256 pixels by 32 channels needs 8,192 exponentials, 512 clocks of a multiprocessor, where its
-products with 96 columns take 384; and what has been through registers, wgmma waits for (ptxas serialises it). The pass
-reads and writes 4 bytes where those products have 5,184 operations: 16 % of their least time at 96 channels, 8 at 192.
+products with 96 columns take 384; and ptxas serialises wgmma whose pixels have been through registers (inspected). The
+pass moves 4 bytes where those products have 5,184 operations, 16 % of their least time at 96 channels and 8 at 192; the
+frames before x are normed anew in each call.
 
 The last frames of x are copied to the ring by torch, after the products in the stream.
 """
