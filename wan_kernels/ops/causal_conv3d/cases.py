@@ -63,8 +63,8 @@ def layer(
     stride: tuple[int, int, int] = (1, 1, 1),
 ) -> Build:
     """A layer in the middle of a video, channels-last, padded so that it keeps the size or divides it by the stride."""
-    around = tuple(side // 2 for side in (kernel[1], kernel[1], kernel[2], kernel[2]))
-    padding = (0, 1, 0, 1) if stride[1] == 2 else around
+    rows, columns = kernel[1] // 2, kernel[2] // 2
+    padding = (0, 1, 0, 1) if stride[1] == 2 else (rows, rows, columns, columns)
     return video(shape, num_out, kernel, stride, padding, kernel[0] > stride[0], is_channels_last=True)
 
 
