@@ -35,7 +35,7 @@ ROW_BYTES = 128  # of channels in shared memory: the widest swizzle
 # Of a thread, by bytes of a factor: sums, and registers that a step and the epilogue take beside them; parts of float32
 # factors lie in registers.
 MAX_SUMS = {2: 128, 4: 48}
-MAX_BESIDES = {2: 126, 4: 166}
+MAX_BESIDES = {2: 127, 4: 166}
 # A smaller tile reads more for the same products; it has to be done in less than this share of the time.
 WORTH_SHRINKING = 0.8
 MAX_STAGES, STAGE_BYTES = 4, 200 * 1024  # of a multiprocessor, which 8 warps take

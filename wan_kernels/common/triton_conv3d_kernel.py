@@ -49,8 +49,8 @@ def next_of(
     TAPS_Y: tl.constexpr,
     TAPS_X: tl.constexpr,
 ):
-    """The step after this one: channels first, then taps along x, along y, in time. Counted up, not divided out of a
-    number: half the instructions of a step would be divisions.
+    """The step after this one: channels first, then taps along x, along y, in time. Counted up: divided out of a single
+    number, a step of 256 x 96 had 160 instructions, not 140.
     """
     channel += CHANNELS
     carry = tl.where(channel >= NUM_IN, 1, 0)

@@ -84,7 +84,7 @@ def norm_launch(
         "root": num_in**0.5,
     }
     constants = {
-        "NUM_SLOTS": ring.shape[2],
+        "NUM_SLOTS": max(1, ring.shape[2]),
         "NUM_PAST_SLOTS": 1 if past is None else past.shape[2],
         "NUM_IN": num_in,
         "PIXELS": pixels,
