@@ -30,7 +30,7 @@ void forward_8bit(const LayerNormModulate8bit &call, int64_t begin, int64_t end,
       for (int64_t token = begin; token < end; ++token) {
         using T = decltype(x_type);
         const T *x = row_at<const T>(in.x, token);
-        const Ahead<3, T> next = {row_at<const T>(in.x, token + 1), in.x.width};
+        const Ahead<3, T, 2> next = {row_at<const T>(in.x, token + 2), in.x.width};
         call.out_scale[token] = normalise_and_encode_row(row_at<decltype(code)>(call.out, token), row, x,
                                                          statistics(x, in.x.width, in.eps, next), table_row(in, token),
                                                          in, is_streamed<decltype(code)>(call.out), next);

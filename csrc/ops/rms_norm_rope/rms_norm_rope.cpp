@@ -154,11 +154,13 @@ extern "C" wk_status wk_rms_norm_rope_8bit(const wk_tensor *out, const wk_tensor
   Parameters parameters;
   RmsNormRope8bit call;
   WK_TRY(read_inputs(arguments, &parameters, &call.in));
+  FloatBuffer row_scales;
+  if (is_smooth) WK_TRY(row_scales.allocate(kOp, x->shape[0] * length));
+  call.row_scales = row_scales.data();
   if (is_smooth) {
-    WK_TRY(write_token_mean(kOp, *mean, length, 2 * kTokensOfSum * head_width,
-                            [&](int64_t begin, int64_t end, float *sums, float *turns) {
-                              kernels->sum(call.in, begin, end, sums, turns);
-                            }));
+    WK_TRY(write_token_mean(
+        kOp, *mean, length, 2 * kTokensOfSum * head_width,
+        [&](int64_t begin, int64_t end, float *sums, float *turns) { kernels->sum(call, begin, end, sums, turns); }));
   } else {
     clear_token_mean(*mean);
   }

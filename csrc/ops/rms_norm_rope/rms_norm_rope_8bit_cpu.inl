@@ -35,12 +35,14 @@ WK_INLINE Floats turned(const T *x, Floats weight, const float *cosines, const f
 
 // So few tokens stay in the first cache with their turns; meanwhile as many next come to the second.
 template <class T>
-void add_tokens(const RmsNormRopeInputs &in, int64_t first, int64_t count, float *sums, float *turns) {
+void add_tokens(const RmsNormRope8bit &call, int64_t first, int64_t count, float *sums, float *turns) {
+  const RmsNormRopeInputs &in = call.in;
   const int64_t width = in.x.width / in.num_heads, stride = in.x.inner_stride;
   const T *rows = row_at<const T>(in.x, first);
   for (int64_t k = 0; k < count; ++k) {
     const Ahead<2, T, 2> next = {rows + (count + k) * stride, in.x.width};
     const float row_scale = reciprocal_rms(rows + k * stride, in.x.width, in.eps, next, 0);
+    call.row_scales[first + k] = row_scale;
     load_scaled_turns(in, (first + k) % in.length, row_scale, turns + 2 * k * width);
   }
   for (int64_t head = 0; head < in.x.width; head += width) {
@@ -58,41 +60,54 @@ void add_tokens(const RmsNormRopeInputs &in, int64_t first, int64_t count, float
   }
 }
 
-void sum_tokens(const RmsNormRopeInputs &in, int64_t begin, int64_t end, float *sums, float *turns) {
+void sum_tokens(const RmsNormRope8bit &call, int64_t begin, int64_t end, float *sums, float *turns) {
   constexpr int64_t kTokens = kTokensOfSum;
-  with_dtype(in.x.dtype, [&](auto type) {
+  with_dtype(call.in.x.dtype, [&](auto type) {
     for (int64_t token = begin; token < end; token += kTokens) {
-      add_tokens<decltype(type)>(in, token, end - token < kTokens ? end - token : kTokens, sums, turns);
+      add_tokens<decltype(type)>(call, token, end - token < kTokens ? end - token : kTokens, sums, turns);
     }
   });
 }
 
 // ---- a scale for each token ----
 
-template <int64_t kVectors, class T>
-void encode_token(const RmsNormRope8bit &call, int64_t row, float *turns) {
+// Calls mean(i) for the vector of the mean at channel i of all heads.
+template <int64_t kVectors, class T, class Next, class Mean>
+WK_INLINE void encode_heads(const RmsNormRope8bit &call, int64_t row, const float *turns, const Next &next, int pass,
+                            const Mean &mean) {
   constexpr int64_t kWidth = kVectors * kLanes;
   const RmsNormRopeInputs &in = call.in;
-  const int64_t sample = row / in.length, token = row % in.length;
   const T *x = row_at<const T>(in.x, row);
-  const Ahead<2, T> next = {row_at<const T>(in.x, row + 1), in.x.width};
-  const float *weight = in.weight, *mean = call.mean + sample * in.x.width;
-  const int64_t first = sample * in.num_heads * in.length + token;
-  const float row_scale = reciprocal_rms(x, in.x.width, in.eps, next, 0);
-  load_scaled_turns(in, token, row_scale, turns);
+  const float *weight = in.weight;
+  const int64_t first = row / in.length * in.num_heads * in.length + row % in.length;
   const bool is_out_streamed = in.x.count * in.x.width >= kStreamedBytes;
   const auto read = [&](int64_t head) {
     return read_head<kVectors>([&](int64_t i) {
       const int64_t at = head * kWidth + i;
-      next.ask(1, at);
-      return turned(x + at, load(weight + at, Whole{}), turns + i, turns + kWidth + i, Whole{}) -
-             load(mean + at, Whole{});
+      next.ask(pass, at);
+      return turned(x + at, load(weight + at, Whole{}), turns + i, turns + kWidth + i, Whole{}) - mean(at);
     });
   };
   for_each_head(in.num_heads, read, [&](int64_t head, const auto &values) {
     const int64_t at = first + head * in.length;
     encode_head(call.out + at * kWidth, call.out_scale + at, values, is_out_streamed);
   });
+}
+
+template <int64_t kVectors, class T>
+void encode_token(const RmsNormRope8bit &call, int64_t row, float *turns) {
+  const RmsNormRopeInputs &in = call.in;
+  const T *following = row_at<const T>(in.x, row + 1);
+  if (call.row_scales) {
+    const Ahead<1, T> next = {following, in.x.width};
+    const float *mean = call.mean + row / in.length * in.x.width;
+    load_scaled_turns(in, row % in.length, call.row_scales[row], turns);
+    return encode_heads<kVectors, T>(call, row, turns, next, 0, [=](int64_t i) { return load(mean + i, Whole{}); });
+  }
+  const Ahead<2, T> next = {following, in.x.width};
+  const float row_scale = reciprocal_rms(row_at<const T>(in.x, row), in.x.width, in.eps, next, 0);
+  load_scaled_turns(in, row % in.length, row_scale, turns);
+  encode_heads<kVectors, T>(call, row, turns, next, 1, [](int64_t) { return zeros(); });
 }
 
 // ---- a scale for each block of tokens, and heads of other widths ----
@@ -110,7 +125,8 @@ void encode_blocks(const RmsNormRope8bit &call, int64_t sample, int64_t first, i
   float *values = memory, *turns = values + count * head_width;
   const bool is_out_streamed = in.x.count * in.x.width >= kStreamedBytes;
   for (int64_t k = 0; k < count; ++k) {
-    const float row_scale = reciprocal_rms(rows + k * stride, in.x.width, in.eps);
+    const float row_scale =
+        call.row_scales ? call.row_scales[row + k] : reciprocal_rms(rows + k * stride, in.x.width, in.eps);
     load_scaled_turns(in, first + k, row_scale, turns + 2 * k * head_width);
   }
   for (int64_t head = 0; head < in.num_heads; ++head) {

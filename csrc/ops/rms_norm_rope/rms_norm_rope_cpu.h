@@ -49,6 +49,7 @@ struct RmsNormRope8bit {
   int8_t *out;        // [B, N, L, H]
   float *out_scale;   // [B, N, num_blocks]
   const float *mean;  // [B, N, H], taken off before the codes
+  float *row_scales;  // [B * L], reciprocal rms of each token, found with the mean; null: there is none
   int64_t tokens_per_scale;
   int64_t num_blocks;        // of a sample
   int64_t tokens_per_piece;  // of work: whole blocks
@@ -57,9 +58,9 @@ struct RmsNormRope8bit {
 constexpr int64_t kTokensOfSum = 4;
 
 struct RmsNormRope8bitKernels {
-  // Adds tokens [begin, end) of all B * L, of one sample and not rounded, to sums[N * H]. `turns` is memory for
-  // 2 * kTokensOfSum * H floats.
-  void (*sum)(const RmsNormRopeInputs &in, int64_t begin, int64_t end, float *sums, float *turns);
+  // Adds tokens [begin, end) of all B * L, of one sample and not rounded, to sums[N * H], and writes their row_scales.
+  // `turns` is memory for 2 * kTokensOfSum * H floats.
+  void (*sum)(const RmsNormRope8bit &call, int64_t begin, int64_t end, float *sums, float *turns);
   // Pieces [begin, end), a sample's following each other. `memory` is for 3 * H floats for each token of a piece.
   void (*encode)(const RmsNormRope8bit &call, int64_t begin, int64_t end, float *memory);
 };
