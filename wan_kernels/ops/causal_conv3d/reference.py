@@ -43,7 +43,7 @@ def with_history(x: Tensor, cache: Tensor | None, num_history: int) -> Tensor:
 def last_frames(x: Tensor, cache: Tensor | None, num_history: int) -> Tensor:
     """The next chunk's cache: an own copy of the last frames of (cache, x)."""
     frames = x if x.shape[2] >= num_history else with_history(x, cache, num_history)
-    return frames[:, :, frames.shape[2] - num_history :].clone(memory_format=layout_of(x))
+    return frames.narrow(2, frames.shape[2] - num_history, num_history).clone(memory_format=layout_of(x))
 
 
 def num_kept(weight: Tensor, stride: list[int], return_cache: bool) -> int:
