@@ -30,21 +30,31 @@ WK_INLINE Floats through_norm(Floats gradient, Floats norm) {
 
 // ---- planes ----
 
-// Copies the block to values[C, n] and leaves the clamped norm of each position.
+// Copies kVectors vectors of all channels to values[C, n] and leaves the clamped norm of each position.
+template <int kVectors, class T, class Extent>
+WK_INLINE void read_columns(const T *x, int64_t channel_stride, int64_t num_channels, int64_t count, float *values,
+                            float *norm, Extent extent) {
+  Floats squares[kVectors] = {};
+  for (int64_t c = 0; c < num_channels; ++c, x += channel_stride, values += count) {
+    for (int k = 0; k < kVectors; ++k) {
+      const Floats value = load(x + k * kLanes, extent);
+      store(values + k * kLanes, value, extent);
+      squares[k] += value * value;
+    }
+  }
+  for (int k = 0; k < kVectors; ++k) store(norm + k * kLanes, clamped_norm(squares[k]), extent);
+}
+
+// The same for a block of `count` positions.
 template <class T>
 void read_planes(const T *x, int64_t channel_stride, int64_t num_channels, int64_t count, float *values, float *norm) {
-  __builtin_memset(norm, 0, static_cast<size_t>(count) * sizeof(float));
-  for (int64_t c = 0; c < num_channels; ++c) {
-    const T *plane = x + c * channel_stride;
-    float *copy = values + c * count;
-    for_each_vector(count, [&](int64_t i, auto extent) {
-      const Floats value = load(plane + i, extent);
-      store(copy + i, value, extent);
-      store(norm + i, load(norm + i, extent) + value * value, extent);
-    });
+  int64_t i = 0;
+  for (; i + 4 * kLanes <= count; i += 4 * kLanes) {
+    read_columns<4>(x + i, channel_stride, num_channels, count, values + i, norm + i, Whole{});
   }
-  for_each_vector(count,
-                  [&](int64_t i, auto extent) { store(norm + i, clamped_norm(load(norm + i, extent)), extent); });
+  for_each_vector(count - i, [&](int64_t k, auto extent) {
+    read_columns<1>(x + i + k, channel_stride, num_channels, count, values + i + k, norm + i + k, extent);
+  });
 }
 
 template <class T, bool kSilu>
