@@ -181,8 +181,9 @@ template <int kPasses, class T, int kLocality = 3>
 struct Ahead {
   const T *row;  // need not be readable
   int64_t width;
+  static constexpr int64_t kStep = kPasses * 64 / sizeof(T);  // of i, from one line to the next
   WK_INLINE void ask(int pass, int64_t i) const {
-    __builtin_prefetch(row + (pass * width + i) / kPasses, 0, kLocality);
+    __builtin_prefetch(row + pass * width / kPasses + static_cast<uint64_t>(i) / kPasses, 0, kLocality);
   }
 };
 struct NothingAhead {

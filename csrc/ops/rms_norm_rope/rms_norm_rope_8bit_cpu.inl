@@ -49,9 +49,13 @@ void add_tokens(const RmsNormRope8bit &call, int64_t first, int64_t count, float
     for_each_vector(width, [&](int64_t i, auto extent) {
       const Floats weight = load(in.weight + head + i, extent);
       Floats sum = load(sums + head + i, extent);
+      if (i % Ahead<2, T>::kStep == 0) {
+        for (int64_t k = 0; k < count; ++k) {
+          const Ahead<2, T, 2> next = {rows + (count + k) * stride, in.x.width};
+          next.ask(1, head + i);
+        }
+      }
       for (int64_t k = 0; k < count; ++k) {
-        const Ahead<2, T, 2> next = {rows + (count + k) * stride, in.x.width};
-        next.ask(1, head + i);
         const float *cosines = turns + 2 * k * width + i;
         sum += turned(rows + k * stride + head + i, weight, cosines, cosines + width, extent);
       }
@@ -84,7 +88,7 @@ WK_INLINE void encode_heads(const RmsNormRope8bit &call, int64_t row, const floa
   const auto read = [&](int64_t head) {
     return read_head<kVectors>([&](int64_t i) {
       const int64_t at = head * kWidth + i;
-      next.ask(pass, at);
+      if (i % Next::kStep == 0) next.ask(pass, at);
       return turned(x + at, load(weight + at, Whole{}), turns + i, turns + kWidth + i, Whole{}) - mean(at);
     });
   };
