@@ -366,7 +366,8 @@ WK_API wk_status wk_guided_update(const wk_tensor *result, const wk_tensor *deno
  * out     [B, O, T', Y', X'], x's dtype, laid out as x may be.
  * Numerics: fp32, rounded once. For ky = kx = 3 and stride (any, 1, 1) Winograd's F(2x2, 3x3), and for 16-bit types
  * and frames of 4,096 output pixels and more F(4x4, 3x3): an infinity may come out as NaN, and with the larger tiles a
- * stray value reaches all 4 x 4 outputs of a tile whose 6 x 6 pixels hold it. Memory of the call: the weights in fp32,
+ * stray value reaches all 4 x 4 outputs of a tile whose 6 x 6 pixels hold it. Other products of bf16 are those of pairs
+ * with AVX512-BF16. Memory of the call: the weights in fp32,
  * for Winograd 16 / 9 of them or 4 times, and a block for each thread. CPU only. */
 WK_API wk_status wk_causal_conv3d(const wk_tensor *out, const wk_tensor *x, const wk_tensor *weight,
                                   const wk_tensor *bias, const wk_tensor *cache, const int64_t stride[3],
@@ -380,7 +381,8 @@ WK_API wk_status wk_causal_conv3d(const wk_tensor *out, const wk_tensor *x, cons
  * x            [B, C, T, Y, X], T a multiple of stride_t; frame 0 of it is frame `position` of the stream.
  * ring         [B, C, R, Y, X], R >= h, read and written; only slots of those h frames are read.
  * norm_weight  [C], or NULL: no norm. residual [B, O, T', Y', X'], or NULL: none.
- * The rest, layouts, types and numerics as wk_causal_conv3d; nothing is rounded between norm, products and sum. */
+ * The rest, layouts, types and numerics as wk_causal_conv3d. Nothing is rounded between norm, products and sum, but the
+ * normed frames where products are those of pairs. */
 WK_API wk_status wk_causal_conv3d_ring(const wk_tensor *out, const wk_tensor *ring, const wk_tensor *x,
                                        const wk_tensor *weight, const wk_tensor *bias, const wk_tensor *norm_weight,
                                        const wk_tensor *residual, int64_t position, const int64_t stride[3],

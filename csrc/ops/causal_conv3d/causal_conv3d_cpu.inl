@@ -71,14 +71,27 @@ struct Winograd<4> {
   }
 };
 
+// ---- factors ----
+
+// Calls body with the type that rows and weights are multiplied in: plain products of bfloat16 are those of pairs where
+// AVX512-BF16 can multiply them, everything else is float32.
+template <class Body>
+WK_INLINE void with_factors(const CausalConv3d &call, const Body &body) {
+  if (call.tile_side == 1 && call.depth % 2 == 0) return with_operand(call.dtype, body);
+  return body(float{});
+}
+
 // ---- weights ----
 
 // One tap of one input channel: of 16 output channels from `first` on, those past the last zero.
 template <class T>
-void read_tap(T *to, const CausalConv3d &call, const ConvWeight &weight, int64_t first, int64_t at) {
-  const T *from = reinterpret_cast<const T *>(weight.data) + first * weight.stride[0] + at;
+void read_tap(T *to, const CausalConv3d &call, const ConvWeight &weight, int64_t first, const Kernel3d &tap,
+              int64_t channel) {
+  const int64_t *stride = weight.stride;
+  const T *from = reinterpret_cast<const T *>(weight.data) + first * stride[0] + channel * stride[1] +
+                  tap.t * stride[2] + tap.y * stride[3] + tap.x * stride[4];
   const int64_t left = call.num_out - first, count = left < kColumns ? left : kColumns;
-  for (int64_t o = 0; o < kColumns; ++o) to[o] = o < count ? from[o * weight.stride[0]] : T{};
+  for (int64_t o = 0; o < kColumns; ++o) to[o] = o < count ? from[o * stride[0]] : T{};
 }
 
 // 9 taps to a line in each plane, `plane_stride` floats apart.
@@ -94,33 +107,55 @@ void transform_lines(float *lines, int64_t plane_stride, const T (*taps)[kColumn
   }
 }
 
-template <class T>
-void pack_group(const CausalConv3d &call, const ConvWeight &weight, float *packed, int64_t group) {
-  const int64_t num_taps = call.kernel.y * call.kernel.x, group_floats = call.kernel.t * call.depth * kColumns;
-  const int64_t plane_stride = call.num_groups * group_floats;
+// Winograd's planes of 16 output channels from 16 * group on.
+template <int m, class T>
+void pack_planes(const CausalConv3d &call, const ConvWeight &weight, float *packed, int64_t group) {
+  const int64_t group_floats = call.kernel.t * call.depth * kColumns;
   for (int64_t t = 0; t < call.kernel.t; ++t) {
     for (int64_t channel = 0; channel < call.num_in; ++channel) {
-      float *lines = packed + group * group_floats + (t * call.depth + channel) * kColumns;
       alignas(64) T taps[9][kColumns];
+      for (int64_t k = 0; k < 9; ++k) read_tap(taps[k], call, weight, group * kColumns, {t, k / 3, k % 3}, channel);
+      transform_lines<m>(packed + group * group_floats + (t * call.depth + channel) * kColumns,
+                         call.num_groups * group_floats, taps);
+    }
+  }
+}
+
+// One number for each column: number `index` of the products' depth.
+void place_line(float *lines, int64_t index, const float *line) {
+  __builtin_memcpy(lines + index * kColumns, line, kColumns * sizeof(float));
+}
+void place_line(bf16 *lines, int64_t index, const bf16 *line) {
+  for (int64_t o = 0; o < kColumns; ++o) lines[(index / 2 * kColumns + o) * 2 + index % 2] = line[o];
+}
+
+// The taps as they are, as factors of type Factor.
+template <class Factor, class T>
+void pack_taps(const CausalConv3d &call, const ConvWeight &weight, float *packed, int64_t group) {
+  const int64_t num_taps = call.kernel.y * call.kernel.x;
+  Factor *lines = reinterpret_cast<Factor *>(packed) + group * call.kernel.t * call.depth * kColumns;
+  for (int64_t t = 0; t < call.kernel.t; ++t, lines += call.depth * kColumns) {
+    for (int64_t channel = 0; channel < call.num_in; ++channel) {
       for (int64_t k = 0; k < num_taps; ++k) {
-        T *tap = taps[call.tile_side > 1 ? k : 0];
-        read_tap(tap, call, weight, group * kColumns,
-                 channel * weight.stride[1] + t * weight.stride[2] + k / call.kernel.x * weight.stride[3] +
-                     k % call.kernel.x * weight.stride[4]);
-        if (call.tile_side > 1) continue;
-        for (int64_t i = 0; i < kColumns; i += kLanes) {
-          store(lines + k * call.num_in * kColumns + i, load(tap + i, Whole{}), Whole{});
-        }
+        alignas(64) T tap[kColumns];
+        alignas(64) Factor line[kColumns];
+        read_tap(tap, call, weight, group * kColumns, {t, k / call.kernel.x, k % call.kernel.x}, channel);
+        for (int64_t i = 0; i < kColumns; i += kLanes) store(line + i, load(tap + i, Whole{}), Whole{});
+        place_line(lines, k * call.num_in + channel, line);
       }
-      if (call.tile_side == 2) transform_lines<2>(lines, plane_stride, taps);
-      if (call.tile_side == 4) transform_lines<4>(lines, plane_stride, taps);
     }
   }
 }
 
 void pack(const CausalConv3d &call, const ConvWeight &weight, float *packed, int64_t begin, int64_t end) {
   with_dtype(call.dtype, [&](auto type) {
-    for (int64_t group = begin; group < end; ++group) pack_group<decltype(type)>(call, weight, packed, group);
+    using T = decltype(type);
+    for (int64_t group = begin; group < end; ++group) {
+      if (call.tile_side == 2) pack_planes<2, T>(call, weight, packed, group);
+      if (call.tile_side == 4) pack_planes<4, T>(call, weight, packed, group);
+      if (call.tile_side > 1) continue;
+      with_factors(call, [&](auto factor) { pack_taps<decltype(factor), T>(call, weight, packed, group); });
+    }
   });
 }
 
@@ -203,8 +238,8 @@ void gather_tile(float *to, int64_t plane_stride, const CausalConv3d &call, cons
   });
 }
 
-template <bool kNorm, class T>
-void gather_taps(float *to, const CausalConv3d &call, const Frame<T> &frame, int64_t tile, const T *zero_pixel) {
+template <bool kNorm, class Factor, class T>
+void gather_taps(Factor *to, const CausalConv3d &call, const Frame<T> &frame, int64_t tile, const T *zero_pixel) {
   const int64_t row = tile / call.tile_columns * call.stride.y - call.top;
   const int64_t column = tile % call.tile_columns * call.stride.x - call.left;
   const float *norm_weight = call.norm_weight;
@@ -218,7 +253,7 @@ void gather_taps(float *to, const CausalConv3d &call, const Frame<T> &frame, int
 }
 
 // The rows of the frames that the block sees; of frames that are zeros none.
-template <bool kNorm, class T>
+template <bool kNorm, class Factor, class T>
 void gather(const CausalConv3d &call, const Block3d &block, const T *zero_pixel) {
   const int64_t first = block.first_frame * call.stride.t,
                 count = block.num_frames * call.stride.t + block_history(call);
@@ -226,12 +261,14 @@ void gather(const CausalConv3d &call, const Block3d &block, const T *zero_pixel)
   for (int64_t k = 0; k < count; ++k) {
     const Frame<T> frame = frame_at<T>(call, block.sample, first + k);
     if (!frame.pixels) continue;
-    float *to = block.rows + k * call.block_tiles * call.depth;
-    for (int64_t i = 0; i < block.num_tiles; ++i, to += call.depth) {
-      const int64_t tile = block.first_tile + i;
-      if (call.tile_side == 1) gather_taps<kNorm>(to, call, frame, tile, zero_pixel);
-      if (call.tile_side == 2) gather_tile<2, kNorm>(to, plane_stride, call, frame, tile, zero_pixel);
-      if (call.tile_side == 4) gather_tile<4, kNorm>(to, plane_stride, call, frame, tile, zero_pixel);
+    const int64_t at = k * call.block_tiles * call.depth;
+    for (int64_t i = 0; i < block.num_tiles; ++i) {
+      const int64_t tile = block.first_tile + i, row = at + i * call.depth;
+      Factor *taps = reinterpret_cast<Factor *>(block.rows) + row;
+      float *planes = block.rows + row;
+      if (call.tile_side == 1) gather_taps<kNorm>(taps, call, frame, tile, zero_pixel);
+      if (call.tile_side == 2) gather_tile<2, kNorm>(planes, plane_stride, call, frame, tile, zero_pixel);
+      if (call.tile_side == 4) gather_tile<4, kNorm>(planes, plane_stride, call, frame, tile, zero_pixel);
     }
   }
 }
@@ -239,15 +276,18 @@ void gather(const CausalConv3d &call, const Block3d &block, const T *zero_pixel)
 // ---- products ----
 
 // Of one plane and frame of the kernel: those of the first that is not all zeros are the sums' beginning.
+template <class Factor>
 void multiply_frame(const CausalConv3d &call, const Block3d &block, const float *packed, const float *ones,
                     int64_t plane, int64_t frame, int64_t num_frames, int64_t t, bool is_first) {
   const int64_t row_step = call.block_tiles * call.depth, width = call.block_groups * kColumns;
-  Product<float> of;
-  of.rows = block.rows + (plane * frames_seen(call) + frame * call.stride.t + t) * row_step;
+  Product<Factor> of;
+  of.rows =
+      reinterpret_cast<const Factor *>(block.rows) + (plane * frames_seen(call) + frame * call.stride.t + t) * row_step;
   of.stride = call.depth;
   of.group_stride = call.kernel.t * call.depth * kColumns;
-  of.groups = packed + (plane * call.num_groups + block.first_group) * of.group_stride + t * call.depth * kColumns;
-  of.num_words = call.depth;
+  of.groups = reinterpret_cast<const Factor *>(packed) +
+              (plane * call.num_groups + block.first_group) * of.group_stride + t * call.depth * kColumns;
+  of.num_words = call.depth / kWord<Factor>;
   of.sums = block.products + (plane * call.block_frames + frame) * call.block_tiles * width;
   of.sums_stride = width;
   of.decays = is_first ? nullptr : ones;
@@ -256,20 +296,21 @@ void multiply_frame(const CausalConv3d &call, const Block3d &block, const float 
   multiply<Side::kByRow>(of, num_rows, block.num_groups);
 }
 
+template <class Factor>
 void multiply_block(const CausalConv3d &call, const Block3d &block, const float *packed, const float *ones) {
   // Frames of zeros before x, seen by the block's first outputs.
   const int64_t num_zeros = block_history(call) - call.position - block.first_frame * call.stride.t;
   for (int64_t plane = 0; plane < call.num_planes; ++plane) {
     if (num_zeros <= 0 && call.stride.t == 1) {  // rows of all frames follow each other
       for (int64_t t = 0; t < call.kernel.t; ++t) {
-        multiply_frame(call, block, packed, ones, plane, 0, block.num_frames, t, t == 0);
+        multiply_frame<Factor>(call, block, packed, ones, plane, 0, block.num_frames, t, t == 0);
       }
       continue;
     }
     for (int64_t frame = 0; frame < block.num_frames; ++frame) {
       const int64_t skipped = num_zeros - frame * call.stride.t, start = skipped > 0 ? skipped : 0;
       for (int64_t t = start; t < call.kernel.t; ++t) {
-        multiply_frame(call, block, packed, ones, plane, frame, 1, t, t == start);
+        multiply_frame<Factor>(call, block, packed, ones, plane, frame, 1, t, t == start);
       }
     }
   }
@@ -383,8 +424,12 @@ void forward(const CausalConv3d &call, const float *packed, float *memory, const
     for (int64_t index = begin; index < end; ++index) {
       const Block3d block = block_at(call, index, memory);
       const T *zero_pixel = static_cast<const T *>(zeros);
-      call.norm_weight ? gather<true>(call, block, zero_pixel) : gather<false>(call, block, zero_pixel);
-      multiply_block(call, block, packed, ones);
+      with_factors(call, [&](auto factor) {
+        using Factor = decltype(factor);
+        call.norm_weight ? gather<true, Factor>(call, block, zero_pixel)
+                         : gather<false, Factor>(call, block, zero_pixel);
+        multiply_block<Factor>(call, block, packed, ones);
+      });
       join<T>(call, block);
     }
   });

@@ -1,5 +1,6 @@
 """causal_conv3d through the C library: Winograd's F(2x2, 3x3), for 16-bit types F(4x4, 3x3), plain products for other
-kernels than 3 x 3. Everything in float32, whatever the type: it leaves no more error than oneDNN's sums.
+kernels than 3 x 3: those of bfloat16 in pairs where AVX512-BF16 can multiply them, everything else in float32, whatever
+the type. It leaves no more error than oneDNN's sums.
 
 Channels must lie side by side. x and its history are read where they are: nothing is joined, padded or copied but the
 new history. The gradient is the reference's.

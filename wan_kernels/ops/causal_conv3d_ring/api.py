@@ -41,7 +41,8 @@ def causal_conv3d_ring(
     number of frames before x; residual [B, O, T', Y', X'] in x.dtype; stride (t, y, x), stride_t <= kt, T a multiple
     of it; padding: rows of zeros at (top, bottom, left, right), after the norm. Returns [B, O, T', Y', X'],
     channels-last where x is. B may be 0.
-    Numerics: as causal_conv3d; between norm, convolution and sum rounded to x.dtype or not at all (`cpu`: not).
+    Numerics: as causal_conv3d; between norm, convolution and sum rounded to x.dtype or not at all (`cpu`: not, for the
+    kernels 3 x 3 and in float32).
     Raises: TypeError for a dtype, ValueError for a shape, device, stride, padding, position, or T that is no multiple
     of stride_t; RuntimeError when differentiated: causal_conv3d has a backward.
     Source: Wan2.1 at 9737cba, modules/vae.py, ResidualBlock and its feature cache.

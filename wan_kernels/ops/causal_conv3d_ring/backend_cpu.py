@@ -1,5 +1,6 @@
 """causal_conv3d_ring through the C library: causal_conv3d's kernel. Frames are normed as they are read, again for each
-tile of outputs that sees them, and never rounded; the last frames are copied to the ring after the products.
+tile of outputs that sees them, and rounded only where products are those of bfloat16 pairs. The last frames are copied
+to the ring after the products.
 """
 
 import torch
