@@ -7,6 +7,8 @@ from pathlib import Path
 
 import pytest
 
+from wan_kernels import inspect
+
 ROOT = Path(__file__).parents[2]
 SOURCES = sorted(ROOT.glob("csrc/ops/*/*_sm90.cu"))
 
@@ -37,3 +39,20 @@ def test_rows_move_in_128_bit_steps(source: Path, tmp_path: Path) -> None:
     assert packed
     for body in packed:
         assert re.search(r"ld\.global\S*\.v4\.[buf]32", body) and re.search(r"st\.global\S*\.v4\.[buf]32", body)
+
+
+def test_hopper_words_are_one_instruction_each(tmp_path: Path) -> None:
+    """The vocabulary of common/cuda: products of each type from shared memory and from registers, loads of each rank."""
+    if (reason := inspect.cuda_missing()) is not None:
+        pytest.skip(reason)
+    cubin = tmp_path / "words.cubin"
+    command = ["nvcc", "-std=c++17", "-O3", "-gencode=arch=compute_90a,code=sm_90a", "-cubin"]
+    command += [f"-I{ROOT / 'csrc'}", f"-I{ROOT / 'csrc' / 'include'}", "-o", str(cubin)]
+    done = subprocess.run([*command, str(ROOT / "csrc/tests/hopper_words_sm90.cu")], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    listing = subprocess.run([inspect.tool("cuobjdump"), "-sass", str(cubin)], capture_output=True, text=True).stdout
+    found = sorted(re.findall(r"([IQH]GMMA)\.64x128x\d+\S* R\d+, (R\d+|gdesc)", listing))
+    assert [(name, source[0]) for name, source in found] == [
+        (name, source) for name in ("HGMMA", "IGMMA", "QGMMA") for source in ("R", "g")
+    ]
+    assert sorted(re.findall(r"UTMALDG\.(\dD)", listing)) == ["2D", "3D", "4D"]
