@@ -11,6 +11,8 @@ from wan_kernels import inspect
 
 ROOT = Path(__file__).parents[2]
 SOURCES = sorted(ROOT.glob("csrc/ops/*/*_sm90.cu"))
+# The others bring tiles by the copy engine.
+ROW_SOURCES = [path for path in SOURCES if "tma.cuh" not in path.read_text()]
 
 pytestmark = pytest.mark.skipif(shutil.which("nvcc") is None, reason="needs nvcc")
 
@@ -24,11 +26,11 @@ def test_compiles_without_spills_and_within_registers(source: Path, tmp_path: Pa
     spills = re.findall(r"(\d+) bytes spill stores, (\d+) bytes spill loads", done.stderr)
     registers = [int(count) for count in re.findall(r"Used (\d+) registers", done.stderr)]
     assert spills and all(pair == ("0", "0") for pair in spills)
-    # 128 registers leave a multiprocessor two blocks of 256 threads, four of 128.
-    assert max(registers) <= 128
+    assert max(registers) <= inspect.block_of(source.parent.name).expects.max_registers
+    assert "C75" not in done.stderr and "setmaxnreg" not in done.stderr
 
 
-@pytest.mark.parametrize("source", SOURCES, ids=lambda path: path.stem)
+@pytest.mark.parametrize("source", ROW_SOURCES, ids=lambda path: path.stem)
 def test_rows_move_in_128_bit_steps(source: Path, tmp_path: Path) -> None:
     command = ["nvcc", "-std=c++17", "-O3", "-gencode=arch=compute_90a,code=compute_90a", "-ptx"]
     command += [f"-I{ROOT / 'csrc'}", f"-I{ROOT / 'csrc' / 'include'}", "-o", str(tmp_path / "out.ptx"), str(source)]
@@ -42,7 +44,7 @@ def test_rows_move_in_128_bit_steps(source: Path, tmp_path: Path) -> None:
 
 
 def test_hopper_words_are_one_instruction_each(tmp_path: Path) -> None:
-    """The vocabulary of common/cuda: products of each type from shared memory and from registers, loads of each rank."""
+    """Products of each type, out of shared memory and out of registers, and loads of each rank."""
     if (reason := inspect.cuda_missing()) is not None:
         pytest.skip(reason)
     cubin = tmp_path / "words.cubin"
