@@ -29,6 +29,7 @@ from torch._subclasses import FakeTensorMode
 
 from wan_kernels import dispatch, records, testing
 from wan_kernels.common.case import Case
+from wan_kernels.common.cuda import ROWS, Block
 from wan_kernels.common.triton import Expectation, Launch, is_aligned, missing
 from wan_kernels.define_op import OPS
 
@@ -37,9 +38,6 @@ BYTES_PER_US = 4.8e6
 FLOPS_PER_US = {1: 1979e6, 2: 989.5e6, 4: 989.5e6}  # by bytes of a factor; nothing multiplies float32 on tensor cores
 REGISTERS_PER_SM, WARPS_PER_SM, CTAS_PER_SM, SHARED_BYTES_PER_SM = 65536, 64, 32, 228 * 1024
 SHARED_BYTES_PER_CTA = 1024  # what the system keeps of each program's
-# Two blocks of 256 threads to a multiprocessor; rows of elementwise kernels.
-CUDA_EXPECTS = Expectation(max_registers=128, min_ctas_per_sm=2)
-CUDA_WARPS = 8
 TYPES = {
     torch.float32: "fp32",
     torch.bfloat16: "bf16",
@@ -324,8 +322,15 @@ def cuda_missing() -> str | None:
     return missing() and "cuobjdump comes with triton, which is missing"
 
 
+def block_of(op: str) -> Block:
+    """What the op's CUDA kernel is held to: BLOCK of its backend, or the rows of elementwise kernels."""
+    backend = importlib.import_module(f"wan_kernels.ops.{op}.backend_cuda")
+    return getattr(backend, "BLOCK", ROWS)
+
+
 def cuda_row(op: str, source: Path) -> Row:
     """One row for all kernels of a CUDA source: they are templates of one."""
+    block = block_of(op)
     with tempfile.TemporaryDirectory() as folder:
         cubin = Path(folder, "out.cubin")
         command = ["nvcc", "-std=c++17", "-O3", "-gencode=arch=compute_90a,code=sm_90a", "-Xptxas=-v", "-cubin"]
@@ -334,10 +339,10 @@ def cuda_row(op: str, source: Path) -> Row:
         if done.returncode:
             compiled = Compiled(failure=f"does not compile: {last_line(done.stderr)}")
         else:
-            compiled = read_log(done.stderr, count_mnemonics(cubin), CUDA_WARPS)
+            compiled = read_log(done.stderr, count_mnemonics(cubin), block.num_warps, block.shared_bytes)
         num_kernels = done.stderr.count("Used ")
     names = (op, "cuda", "every", source.stem, f"{num_kernels} kernels, the worst of each")
-    return row_of(names, compiled, CUDA_EXPECTS, None)
+    return row_of(names, compiled, block.expects, None)
 
 
 def tool(name: str) -> str:

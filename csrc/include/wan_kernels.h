@@ -297,18 +297,22 @@ WK_API wk_status wk_quantize_values(const wk_tensor *out, const wk_tensor *out_s
  * q          [B, N, L, H] WK_INT8, H a multiple of 16; q_scale [B, N, ceil(L / q_tokens_per_scale)] fp32.
  * k          [B, N, S, H] WK_INT8, S > 0; k_scale [B, N, ceil(S / k_tokens_per_scale)], k_mean [B, N, H] fp32: as
  *            wk_rms_norm_rope_8bit writes both.
- * v          [B, N, H, P] WK_INT8 in the order of tokens, P = S rounded up to a multiple of 128; v_scale
- *            [B, N, ceil(P / v_tokens_per_scale), H] (one block where that is 0; else a multiple of 128), v_mean
- *            [B, N, H] fp32: as wk_quantize_values writes them.
- * k_lengths  [B] int32 or int64 in [0, S], checked, or NULL: how many keys of each sample are seen.
+ * v          [B, N, H, P] WK_INT8 in the order of tokens, on CUDA WK_FLOAT8_E4M3 permuted; P = S rounded up to a
+ *            multiple of 128; v_scale [B, N, ceil(P / v_tokens_per_scale), H] (one block where that is 0; else a
+ *            multiple of 128), v_mean [B, N, H] fp32: as wk_quantize_values writes them.
+ * k_lengths  [B] int32 or int64 in [0, S], or NULL: how many keys of each sample are seen. Checked on the CPU, on CUDA
+ *            taken for the nearest in that range.
  * prior_out  [B, L, N, H] fp32, bf16 or fp16 with prior_lse [B, N, L] fp32: the same queries' result over other keys,
  *            merged with; or NULL both.
  * out        [B, L, N, H] fp32, bf16 or fp16. lse [B, N, L] fp32. All contiguous, prior_out with dense rows.
  * Scales are not negative; one of q that is not finite makes its row so, one of k its head, one of v its channel.
  * Where no key is seen out is 0 and lse -inf.
- * Numerics: integers up to the scores; probabilities in 8 bits of the largest of each tile of 256 keys (128 where
- * v_tokens_per_scale asks for it), their products with v in integers, tiles added up in fp32. Memory of the call: at
- * most the larger of 64 MiB and 2 * S * (H + 4) bytes, and 60 KiB a thread for H = 128. CPU only. */
+ * Numerics: integers up to the scores. On the CPU probabilities in 8 bits of the largest of each tile of 256 keys (128
+ * where v_tokens_per_scale asks for it), their products with v in integers, tiles added up in fp32; memory of the call:
+ * at most the larger of 64 MiB and 2 * S * (H + 4) bytes, and 60 KiB a thread for H = 128. On CUDA probabilities in
+ * float8, 448 for the largest of the row so far, products with v in the tensor cores' 13 bits, tiles of 128 keys added
+ * up in fp32; no memory, no synchronisation; compute capability 9.0, H = 128, k_tokens_per_scale a multiple of 128,
+ * v_tokens_per_scale 0, scale >= 0, q, k, v and out on 16 bytes. */
 WK_API wk_status wk_attention_8bit(const wk_tensor *out, const wk_tensor *lse, const wk_tensor *q,
                                    const wk_tensor *q_scale, const wk_tensor *k, const wk_tensor *k_scale,
                                    const wk_tensor *k_mean, const wk_tensor *v, const wk_tensor *v_scale,

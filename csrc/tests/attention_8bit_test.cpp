@@ -96,9 +96,30 @@ void test_call(const Call &call, int32_t dtype) {
   EXPECT_REFUSED(run(call, in, out, lse, &seen), WK_ERROR_INVALID_ARGUMENT, "k_lengths must lie in [0, ");
 }
 
+// Nothing is launched: a library without CUDA says so, one with it wants heads of 128 first.
+void test_cuda_refusals() {
+  const Call call = {3, 40, 64, 0};
+  Inputs in(call);
+  Tensor out({kSamples, call.length, kHeads, call.width}, WK_FLOAT32), lse({kSamples, kHeads, call.length}, WK_FLOAT32);
+  in.v.view.device = WK_CUDA;
+  EXPECT_REFUSED(run(call, in, out, lse, nullptr), WK_ERROR_INVALID_ARGUMENT, "device of q");
+  for (Codes *each : {&in.q, &in.k, &in.v}) each->view.device = WK_CUDA;
+  for (Tensor *each : {&in.q_scale, &in.k_scale, &in.k_mean, &in.v_scale, &in.v_mean, &out, &lse}) {
+    each->view.device = WK_CUDA;
+  }
+  EXPECT_REFUSED(run(call, in, out, lse, nullptr), WK_ERROR_INVALID_ARGUMENT, "v must be float8");
+  in.v.view.dtype = WK_FLOAT8_E4M3;
+  if (std::strstr(wk_build_info(), "cuda: off")) {
+    EXPECT_REFUSED(run(call, in, out, lse, nullptr), WK_ERROR_UNSUPPORTED, "built without CUDA");
+  } else {
+    EXPECT_REFUSED(run(call, in, out, lse, nullptr), WK_ERROR_INVALID_ARGUMENT, "H must be 128 on CUDA, got 64");
+  }
+}
+
 }  // namespace
 
 void test_attention_8bit() {
+  test_cuda_refusals();
   for (int32_t dtype : kDtypes) {
     test_call({11, 37, 32, 0}, dtype);
     test_call({1, 1, 16, 256}, dtype);

@@ -12,10 +12,12 @@ from typing import Any
 import pytest
 import torch
 from torch import Tensor
+from torch._subclasses import FakeTensorMode
 
 from wan_kernels import dispatch
 from wan_kernels.common.triton import is_interpreting
 from wan_kernels.define_op import OPS
+from wan_kernels.inspect import on_gpu
 from wan_kernels.ops.attention_8bit import cases, model, reference
 from wan_kernels.ops.attention_8bit.model import Arithmetic
 
@@ -200,3 +202,16 @@ def test_triton_says_what_it_does_not_take(reason: str) -> None:
     for slot, value in REFUSALS[reason].items():
         args[slot] = value
     assert reason in str(triton.reject(*args))
+
+
+@pytest.mark.parametrize("reason", REFUSALS)
+def test_cuda_says_what_it_does_not_take(reason: str) -> None:
+    """On tensors that only claim to be on a GPU: the kernel's own words where they differ from triton's."""
+    args = list(quantised(*inputs("normal", 5, 140), FORMATS["triton"]))
+    cuda = dispatch.get("attention_8bit", "cuda")
+    assert cuda.reject(*args) == "needs tensors on CUDA, got cpu"
+    wanted = {**dict(enumerate(args)), **REFUSALS[reason]}
+    with FakeTensorMode():
+        assert cuda.reject(*map(on_gpu, args)) is None
+        found = cuda.reject(*(on_gpu(wanted[slot]) for slot in range(len(args))))
+    assert reason.replace("has kernels for heads of 64 and 128", "has a kernel for heads of 128") in str(found)

@@ -2,6 +2,7 @@
 #include "common/memory.h"
 #include "common/parallel.h"
 #include "ops/attention_8bit/attention_8bit_cpu.h"
+#include "ops/attention_8bit/attention_8bit_cuda.h"
 
 namespace wk {
 namespace {
@@ -12,10 +13,7 @@ constexpr int64_t kPackedFloats = 16 << 20;  // of heads that are packed togethe
 
 int64_t ceil_div(int64_t count, int64_t step) { return (count + step - 1) / step; }
 
-struct Arguments {
-  const wk_tensor *q, *q_scale, *k, *k_scale, *k_mean, *v, *v_scale, *v_mean, *k_lengths, *prior_out, *prior_lse;
-  int64_t q_tokens_per_scale, k_tokens_per_scale, v_tokens_per_scale;
-};
+using Arguments = Attention8bitArguments;
 
 wk_status check_values(const Arguments &in, int64_t positions) {
   const wk_tensor &q = *in.q;
@@ -25,12 +23,25 @@ wk_status check_values(const Arguments &in, int64_t positions) {
   const int64_t v_shape[4] = {q.shape[0], q.shape[1], q.shape[3], positions};
   const int64_t scale_shape[4] = {q.shape[0], q.shape[1], step ? ceil_div(positions, step) : 1, q.shape[3]};
   const int64_t mean_shape[3] = {q.shape[0], q.shape[1], q.shape[3]};
-  WK_TRY(check_dense(kOp, "v", in.v, WK_INT8, 4, v_shape));
+  const int32_t v_dtype = q.device == WK_CUDA ? WK_FLOAT8_E4M3 : WK_INT8;
+  WK_TRY(check_dense(kOp, "v", in.v, v_dtype, 4, v_shape));
   WK_TRY(check_dense(kOp, "v_scale", in.v_scale, WK_FLOAT32, 4, scale_shape));
   return check_dense(kOp, "v_mean", in.v_mean, WK_FLOAT32, 3, mean_shape);
 }
 
-wk_status check(const Arguments &in, const wk_tensor *out, const wk_tensor *lse) {
+wk_status check_one_device(const Arguments &in) {
+  const wk_tensor *others[] = {in.out, in.lse,     in.q_scale, in.k,         in.k_scale,   in.k_mean,
+                               in.v,   in.v_scale, in.v_mean,  in.k_lengths, in.prior_out, in.prior_lse};
+  const char *names[] = {"out", "lse",     "q_scale", "k",         "k_scale",   "k_mean",
+                         "v",   "v_scale", "v_mean",  "k_lengths", "prior_out", "prior_lse"};
+  for (size_t i = 0; i < sizeof others / sizeof *others; ++i) {
+    if (others[i]) WK_TRY(check_same_device(kOp, names[i], *others[i], "q", *in.q));
+  }
+  return WK_OK;
+}
+
+wk_status check(const Arguments &in) {
+  const wk_tensor *out = in.out, *lse = in.lse;
   WK_TRY(check_codes(kOp, "q", in.q));
   WK_TRY(check_codes(kOp, "k", in.k));
   WK_REQUIRE(in.q->ndim == 4 && in.k->ndim == 4, "[%s] q and k must have 4 dimensions, got %d and %d", kOp, in.q->ndim,
@@ -63,16 +74,17 @@ wk_status check(const Arguments &in, const wk_tensor *out, const wk_tensor *lse)
     WK_TRY(check_shape(kOp, "prior_out", *in.prior_out, 4, out_shape));
     WK_TRY(check_dense(kOp, "prior_lse", in.prior_lse, WK_FLOAT32, 3, lse_shape));
   }
-  return require_all_cpu(kOp, {in.q, in.q_scale, in.k, in.k_scale, in.k_mean, in.v, in.v_scale, in.v_mean, in.k_lengths,
-                               in.prior_out, in.prior_lse, out, lse});
+  if (in.k_lengths) {
+    WK_REQUIRE(in.k_lengths->dtype == WK_INT32 || in.k_lengths->dtype == WK_INT64,
+               "[%s] k_lengths must be int32 or int64, got %s", kOp, dtype_name(in.k_lengths->dtype));
+    WK_TRY(check_dense(kOp, "k_lengths", in.k_lengths, in.k_lengths->dtype, 1, &batch));
+  }
+  return check_one_device(in);
 }
 
 wk_status read_lengths(const wk_tensor *k_lengths, int64_t batch, int64_t num_keys, Attention8bit *call) {
   call->k_lengths = nullptr;
   if (!k_lengths) return WK_OK;
-  WK_REQUIRE(k_lengths->dtype == WK_INT32 || k_lengths->dtype == WK_INT64,
-             "[%s] k_lengths must be int32 or int64, got %s", kOp, dtype_name(k_lengths->dtype));
-  WK_TRY(check_dense(kOp, "k_lengths", k_lengths, k_lengths->dtype, 1, &batch));
   call->k_lengths = k_lengths->data;
   call->k_lengths_dtype = k_lengths->dtype;
   for (int64_t sample = 0; sample < batch; ++sample) {
@@ -156,8 +168,10 @@ extern "C" wk_status wk_attention_8bit(const wk_tensor *out, const wk_tensor *ls
                                        const wk_tensor *v_mean, const wk_tensor *k_lengths, const wk_tensor *prior_out,
                                        const wk_tensor *prior_lse, int64_t q_tokens_per_scale,
                                        int64_t k_tokens_per_scale, int64_t v_tokens_per_scale, double scale,
-                                       void * /*stream*/) {
-  const Arguments in = {q,
+                                       void *stream) {
+  const Arguments in = {out,
+                        lse,
+                        q,
                         q_scale,
                         k,
                         k_scale,
@@ -170,8 +184,10 @@ extern "C" wk_status wk_attention_8bit(const wk_tensor *out, const wk_tensor *ls
                         prior_lse,
                         q_tokens_per_scale,
                         k_tokens_per_scale,
-                        v_tokens_per_scale};
-  WK_TRY(check(in, out, lse));
+                        v_tokens_per_scale,
+                        scale};
+  WK_TRY(check(in));
+  if (q->device == WK_CUDA) return attention_8bit_forward_cuda(in, stream);
   const Attention8bitKernels *kernels;
   WK_TRY(select_attention_8bit_kernels(&kernels));
   Attention8bit call;
