@@ -13,6 +13,7 @@ from wan_kernels.common.conv3d import out_shape
 from wan_kernels.common.triton import is_interpreting
 from wan_kernels.common.triton_conv3d import Tile, channels_for, conv3d_launch, empty_video, tile_for, tiles_for
 
+# On a GPU conformance runs the compiled kernel instead; without one, as in CI, these always run.
 needs_interpreter = pytest.mark.skipif(
     not is_interpreting(), reason="a GPU is here: kernels are compiled for it, and nothing is interpreted"
 )
